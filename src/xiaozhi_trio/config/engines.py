@@ -1,0 +1,182 @@
+"""Settings of the engines: which one serves each kind, and the built-in ones' own.
+
+A table named after an engine that is not built in (`[asr.my-engine]`) is kept as
+it stands in the file and handed to the entry point that provides the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from xiaozhi_trio.config.setting import setting
+
+
+@attrs.frozen(kw_only=True)
+class SileroSettings:
+    """Silero voice activity detection, embedded."""
+
+
+@attrs.frozen(kw_only=True)
+class WhisperSettings:
+    """Whisper speech recognition, embedded (CTranslate2 on the CPU)."""
+
+    model: str = setting("whisper-base", why="Model of the catalogue.")
+    workers: int = setting(
+        2, minimum=1, maximum=64, why="Utterances recognised at once, one core each."
+    )
+    languages: tuple[str, ...] = setting(
+        ("zh", "en"), why="Languages expected; the likeliest of them is taken. Empty is any."
+    )
+    queue: int = setting(
+        16, minimum=1, maximum=1000, why="Utterances that may wait; further ones fail as busy."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class OpenAiRecognizerSettings:
+    """Speech recognition by any server with OpenAI's /audio/transcriptions."""
+
+    base_url: str = setting("https://api.openai.com/v1", why="Address up to and with /v1.")
+    api_key: str = setting("", secret=True, why="Key sent as a bearer token; empty sends none.")
+    model: str = setting("whisper-1", why="Model name the server knows.")
+    language: str = setting("", why="ISO 639-1 code given as a hint; empty lets the server detect.")
+    prompt: str = setting("", why="Words the recogniser should expect, such as names.")
+    timeout_seconds: float = setting(
+        20.0, unit="s", minimum=0.5, maximum=600, why="Longest wait for the whole answer."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class LlamaSettings:
+    """A GGUF language model, embedded (llama.cpp on the CPU)."""
+
+    model: str = setting("qwen2.5-0.5b", why="Model of the catalogue; qwen2.5-1.5b is better, slower.")
+    threads: int = setting(0, minimum=0, maximum=256, why="Threads; 0 is one per core.")
+    context_tokens: int = setting(
+        4096, unit="tokens", minimum=512, maximum=131_072, why="Longest dialogue it can take in."
+    )
+    max_tokens: int = setting(
+        256, unit="tokens", minimum=16, maximum=8192, why="Longest reply it may generate."
+    )
+    temperature: float = setting(0.4, minimum=0, maximum=2, why="0 is always the likeliest word.")
+    queue: int = setting(
+        8, minimum=1, maximum=1000, why="Replies that may wait; further ones fail as busy."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class OpenAiLanguageModelSettings:
+    """A language model behind any server with OpenAI's /chat/completions."""
+
+    base_url: str = setting("https://api.openai.com/v1", why="Address up to and with /v1.")
+    api_key: str = setting("", secret=True, why="Key sent as a bearer token; empty sends none.")
+    model: str = setting("gpt-4o-mini", why="Model name the server knows.")
+    temperature: float = setting(0.7, minimum=0, maximum=2, why="0 is always the likeliest word.")
+    max_tokens: int = setting(
+        512, unit="tokens", minimum=1, maximum=100_000, why="Longest reply it may generate."
+    )
+    timeout_seconds: float = setting(
+        30.0, unit="s", minimum=0.5, maximum=600, why="Longest wait for the next piece."
+    )
+    extra: Mapping[str, Any] = setting(
+        factory=dict, why="Further members of the request, such as switches to turn thinking off."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class BilingualSettings:
+    """One synthesizer for Mandarin and one for English, chosen sentence by sentence."""
+
+    chinese: str = setting("kokoro", why="Engine that speaks sentences with Chinese characters.")
+    english: str = setting("hibari", why="Engine that speaks all others.")
+
+
+@attrs.frozen(kw_only=True)
+class KokoroSettings:
+    """Kokoro speech synthesis, embedded (ONNX on the CPU), Mandarin and English."""
+
+    voice_zh: str = setting("zf_xiaoxiao", why="Voice of Mandarin sentences.")
+    voice_en: str = setting("af_heart", why="Voice of English sentences.")
+    speed: float = setting(1.0, minimum=0.5, maximum=2, why="Speaking rate.")
+    threads: int = setting(0, minimum=0, maximum=256, why="Threads; 0 is one per core.")
+    queue: int = setting(
+        16, minimum=1, maximum=1000, why="Sentences that may wait; further ones fail as busy."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class HibariSettings:
+    """hibari speech synthesis, embedded, English, a few milliseconds a sentence."""
+
+    queue: int = setting(
+        32, minimum=1, maximum=1000, why="Sentences that may wait; further ones fail as busy."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class OpenAiSynthesizerSettings:
+    """Speech synthesis by any server with OpenAI's /audio/speech."""
+
+    base_url: str = setting("https://api.openai.com/v1", why="Address up to and with /v1.")
+    api_key: str = setting("", secret=True, why="Key sent as a bearer token; empty sends none.")
+    model: str = setting("tts-1", why="Model name the server knows.")
+    voice: str = setting("alloy", why="Voice name the server knows.")
+    format: str = setting(
+        "pcm", choices=("pcm", "wav", "mp3", "opus"), why="Audio format asked for; all are streamed."
+    )
+    pcm_sample_rate: int = setting(
+        24_000, unit="Hz", minimum=8000, maximum=48_000, why="Rate of format pcm, which tells none."
+    )
+    speed: float = setting(1.0, minimum=0.25, maximum=4, why="Speaking rate.")
+    timeout_seconds: float = setting(
+        20.0, unit="s", minimum=0.5, maximum=600, why="Longest wait for the next piece."
+    )
+
+
+_NOTHING_MORE: Mapping[str, Any] = {}
+
+
+@attrs.frozen(kw_only=True)
+class VoiceActivitySettings:
+    """Voice activity detection."""
+
+    engine: str = setting("silero", why="Engine that tells voice from noise: silero.")
+    silero: SileroSettings = attrs.field(factory=SileroSettings)
+    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
+
+
+@attrs.frozen(kw_only=True)
+class RecognizerSettings:
+    """Speech recognition."""
+
+    engine: str = setting("whisper", why="Engine that recognises speech: whisper or openai.")
+    whisper: WhisperSettings = attrs.field(factory=WhisperSettings)
+    openai: OpenAiRecognizerSettings = attrs.field(factory=OpenAiRecognizerSettings)
+    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
+
+
+@attrs.frozen(kw_only=True)
+class LanguageModelSettings:
+    """The language model."""
+
+    engine: str = setting("llama", why="Engine that thinks of replies: llama or openai.")
+    llama: LlamaSettings = attrs.field(factory=LlamaSettings)
+    openai: OpenAiLanguageModelSettings = attrs.field(factory=OpenAiLanguageModelSettings)
+    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
+
+
+@attrs.frozen(kw_only=True)
+class SynthesizerSettings:
+    """Speech synthesis."""
+
+    engine: str = setting(
+        "bilingual", why="Engine that speaks: bilingual, kokoro, hibari or openai."
+    )
+    bilingual: BilingualSettings = attrs.field(factory=BilingualSettings)
+    kokoro: KokoroSettings = attrs.field(factory=KokoroSettings)
+    hibari: HibariSettings = attrs.field(factory=HibariSettings)
+    openai: OpenAiSynthesizerSettings = attrs.field(factory=OpenAiSynthesizerSettings)
+    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)

@@ -1,0 +1,123 @@
+"""What a session asks of a speech or language model.
+
+PCM is always signed 16-bit little-endian mono, as `bytes`. Every method may be
+cancelled at any await and leaves the engine usable by the next caller.
+Failures are `xiaozhi_trio.engines.errors.EngineError` and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+LISTENING_RATE = 16_000
+"""Hz; the rate of everything a recogniser or detector is given."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What every engine has, whatever it does."""
+
+    @property
+    def name(self) -> str:
+        """The name it is configured by, used in logs, traces and errors."""
+
+    async def load(self) -> None:
+        """Make the engine ready to serve: load and warm up, or check the remote end's settings.
+
+        Called once per process. Raises `EngineError` where it cannot be made ready.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of everything `load` took hold of."""
+
+
+@runtime_checkable
+class VoiceActivityStream(Protocol):
+    """The detector's memory of one microphone."""
+
+    @property
+    def window_samples(self) -> int:
+        """Samples at `LISTENING_RATE` that one probability stands for."""
+
+    async def accept(self, pcm: bytes) -> Sequence[float]:
+        """Take any amount of PCM; give one voice probability (0 to 1) per window completed by it.
+
+        What does not fill a window is kept for the next call.
+        """
+
+    def reset(self) -> None:
+        """Forget all audio so far."""
+
+
+@runtime_checkable
+class VoiceActivityDetector(Engine, Protocol):
+    def open_stream(self) -> VoiceActivityStream:
+        """A stream for one microphone. Cheap; streams do not influence each other."""
+
+
+@attrs.frozen
+class Transcript:
+    """What was said."""
+
+    text: str
+    """Empty where the engine heard no words."""
+    language: str | None = None
+    """ISO 639-1 code (`zh`, `en`), where the engine knows it."""
+
+
+@runtime_checkable
+class SpeechRecognizer(Engine, Protocol):
+    async def transcribe(self, pcm: bytes) -> Transcript:
+        """Recognise one utterance, PCM at `LISTENING_RATE`."""
+
+
+@attrs.frozen
+class ChatMessage:
+    """One message of the dialogue as the language model sees it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@runtime_checkable
+class LanguageModel(Engine, Protocol):
+    def reply(
+        self, messages: Sequence[ChatMessage]
+    ) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Stream the reply to `messages`, piece by piece as it is generated.
+
+        A context manager, so that leaving the block, also by cancellation or an
+        error, ends the generation before the block is left.
+        """
+
+
+@attrs.frozen
+class PcmChunk:
+    """A piece of synthesised speech."""
+
+    pcm: bytes
+    sample_rate: int
+    """Hz."""
+
+
+@runtime_checkable
+class SpeechSynthesizer(Engine, Protocol):
+    def synthesize(self, sentence: str) -> AbstractAsyncContextManager[AsyncIterator[PcmChunk]]:
+        """Speak one sentence, chunk by chunk as it is made.
+
+        A context manager for the reason given at `LanguageModel.reply`. All chunks
+        of one sentence have the same rate. A sentence with nothing to pronounce
+        gives no chunk.
+        """
+
+
+@runtime_checkable
+class VisionModel(Engine, Protocol):
+    async def describe(self, image: bytes, question: str) -> str:
+        """Answer `question` about an encoded image (JPEG or PNG)."""
