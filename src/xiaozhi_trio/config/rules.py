@@ -1,0 +1,189 @@
+"""What a type, bounds and choices cannot say of a setting.
+
+Field rules look at one value; section rules at several of one section, and are
+asked only when each of those values is right by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from xiaozhi_trio.config.engines import (
+    BilingualSettings,
+    OpenAiLanguageModelSettings,
+    OpenAiRecognizerSettings,
+    OpenAiSynthesizerSettings,
+)
+from xiaozhi_trio.config.settings import ListeningSettings, ModelSettings, ServerSettings
+from xiaozhi_trio.config.values import SettingError, toml_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+MODEL_SOURCES = ("hub", "registry")
+
+
+def _websocket_path(path: str) -> None:
+    # Firmware takes the first colon of the address for the port's (esp-ml307, web_socket.cc).
+    if not path.startswith("/") or not _is_plain(path) or set(path) & set(":?#"):
+        raise SettingError(
+            f"came {toml_of(path)}, expected a path that starts with / and has no :, ?, # or space",
+            'for example websocket_path = "/xiaozhi/v1/"',
+        )
+
+
+def _websocket_url(url: str) -> None:
+    if not url:
+        return
+    # Firmware takes the first colon for the port's and cannot read IPv6 literals; without
+    # a path it misreads what follows the host (esp-ml307, web_socket.cc).
+    host, slash, path = url.partition("://")[2].partition("/")
+    if not _is_url(url, ("ws", "wss")) or not slash or "?" in host or ":" in path:
+        raise SettingError(
+            f"came {_shown_url(url)}, expected ws://host:port/path or wss://host:port/path, "
+            "as firmware reads it: a name or IPv4 address, a path, no further colon",
+            'for example websocket_url = "ws://192.168.1.10:8000/xiaozhi/v1/"',
+        )
+
+
+def _http_url(url: str) -> None:
+    if url and not _is_url(url, ("http", "https")):
+        raise SettingError(
+            f"came {_shown_url(url)}, expected http://host:port or https://host:port",
+            'for example http_url = "http://192.168.1.10:8003"',
+        )
+
+
+def _base_url(url: str) -> None:
+    if not _is_url(url, ("http", "https"), literals=True):
+        raise SettingError(
+            f"came {_shown_url(url)}, expected the http:// or https:// address of an API",
+            'for example base_url = "http://127.0.0.1:11434/v1"',
+        )
+
+
+def _api_key(key: str) -> None:
+    if not _is_plain(key):
+        raise SettingError(
+            "came a hidden text that cannot be a key: it has spaces, line breaks or "
+            "characters other than ASCII",
+            "replace the placeholder with the key itself, or empty it where none is needed",
+        )
+
+
+def _sources(sources: tuple[str, ...]) -> None:
+    unknown = [source for source in sources if source not in MODEL_SOURCES]
+    if unknown or not sources:
+        raise SettingError(
+            f"came {toml_of(sources)}, expected one or both of {toml_of(MODEL_SOURCES)}",
+            'for example sources = ["registry"]',
+        )
+
+
+def _existing_file(name: str) -> None:
+    if not name:
+        return
+    path = Path(name)
+    if path.is_file() and os.access(path, os.R_OK):
+        return
+    lack = "cannot be read by this user" if path.is_file() else "is no file"
+    raise SettingError(
+        f"came {toml_of(name)}, which {lack}",
+        f"give a readable PEM file; relative names start at {Path.cwd()}",
+    )
+
+
+def _server(settings: ServerSettings) -> Iterator[SettingError]:
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        given, lacking = ("tls_certificate", "tls_key")
+        if settings.tls_key:
+            given, lacking = lacking, given
+        yield SettingError(
+            f"{given} is set but {lacking} is not, expected both or none",
+            f"set {lacking} too, or empty {given}",
+            (lacking,),
+        )
+    if settings.websocket_port == settings.http_port != 0:
+        yield SettingError(
+            f"came {settings.http_port}, which is websocket_port too, expected two ports",
+            "give one of them another number",
+            ("http_port",),
+        )
+
+
+def _listening(settings: ListeningSettings) -> Iterator[SettingError]:
+    if settings.silence_threshold >= settings.voice_threshold:
+        yield SettingError(
+            f"came {settings.silence_threshold}, expected less than voice_threshold, "
+            f"which is {settings.voice_threshold}",
+            "lower silence_threshold or raise voice_threshold",
+            ("silence_threshold",),
+        )
+
+
+def _bilingual(settings: BilingualSettings) -> Iterator[SettingError]:
+    for key, engine in (("chinese", settings.chinese), ("english", settings.english)):
+        if engine == "bilingual":
+            yield SettingError(
+                'came "bilingual", expected an engine that speaks by itself',
+                f'for example {key} = "kokoro"',
+                (key,),
+            )
+
+
+FIELD_RULES: Mapping[tuple[type, str], Callable[[Any], None]] = {
+    (ServerSettings, "websocket_path"): _websocket_path,
+    (ServerSettings, "websocket_url"): _websocket_url,
+    (ServerSettings, "http_url"): _http_url,
+    (ServerSettings, "tls_certificate"): _existing_file,
+    (ServerSettings, "tls_key"): _existing_file,
+    (ModelSettings, "sources"): _sources,
+    **{
+        (openai, field): rule
+        for openai in (
+            OpenAiRecognizerSettings,
+            OpenAiLanguageModelSettings,
+            OpenAiSynthesizerSettings,
+        )
+        for field, rule in (("base_url", _base_url), ("api_key", _api_key))
+    },
+}
+"""By class and field: raises `SettingError`."""
+
+SECTION_RULES: Mapping[type, Callable[[Any], Iterator[SettingError]]] = {
+    ServerSettings: _server,
+    ListeningSettings: _listening,
+    BilingualSettings: _bilingual,
+}
+"""By class: gives an `SettingError` for each rule broken, with the key to blame."""
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _shown_url(url: str) -> str:
+    return "a hidden address with a user or password in it" if "@" in url else toml_of(url)
+
+
+def _is_url(url: str, schemes: tuple[str, ...], *, literals: bool = False) -> bool:
+    """Whether it is an address of one of these schemes; `literals` allows IPv6."""
+    if not _is_plain(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return bool(
+        parts.scheme in schemes
+        and parts.hostname
+        and port != 0
+        and not parts.netloc.endswith(":")
+        and "@" not in parts.netloc
+        and not parts.fragment
+        and (literals or "[" not in parts.netloc)
+    )

@@ -1,0 +1,217 @@
+"""From the tables of a parsed file to `Settings`, with every mistake found in one pass."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, override
+
+from xiaozhi_trio.config.environment import expand, is_reference
+from xiaozhi_trio.config.rules import FIELD_RULES, SECTION_RULES
+from xiaozhi_trio.config.setting import facts_of
+from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.config.values import TABLE, SettingError, closest, fit, is_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_OTHERS = "others"
+"""The field that keeps the tables of engines that are not built in."""
+_TYPO = 0.75
+"""Likeness from which a table's name is taken for a misspelt built-in engine."""
+_SECRET_NAME = re.compile(r"(^|_)(key|secret|token|password)$", re.IGNORECASE)
+
+
+def is_secret_name(key: str) -> bool:
+    """Whether a key of a table without facts holds a secret: it ends in key, secret, token…"""
+    return _SECRET_NAME.search(key.replace("-", "_")) is not None
+
+
+def structure_settings(tables: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Make settings of a parsed file. Raises `cattrs.ClassValidationError`; see `unfit_values`."""
+    converter = cattrs.Converter(detailed_validation=True)
+
+    @converter.register_structure_hook_factory(attrs.has)
+    def section_hook(section: type[Any]) -> Callable[[Any, Any], Any]:
+        return _section_hook(section, converter, environment)
+
+    return converter.structure(tables, Settings)
+
+
+def unfit_values(
+    error: BaseException, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], SettingError]]:
+    """Every mistake in an error of `structure_settings`, with the path of its key."""
+    match error:
+        case SettingError():
+            yield path + error.path, error
+        case cattrs.ClassValidationError():
+            noted, others = error.group_exceptions()
+            for cause, note in noted:
+                # The file has no such table: the engines' tables were gathered under it.
+                deeper = path if note.name == _OTHERS else (*path, note.name)
+                yield from unfit_values(cause, deeper)
+            for cause in others:
+                yield from unfit_values(cause, path)
+        case cattrs.ForbiddenExtraKeysError():
+            for key in error.extra_fields:
+                yield (*path, key), _unknown(key, error.cl, path)
+        case ExceptionGroup():
+            for cause in error.exceptions:
+                yield from unfit_values(cause, path)
+        case _:
+            raise error
+
+
+def name_of(path: tuple[str, ...], *, table: bool = False) -> str:
+    """A path as the file shows it: `[listening] end_silence_ms`, or `[asr.whisper]`."""
+    if table:
+        return f"[{'.'.join(path)}]"
+    *tables, key = path
+    return f"[{'.'.join(tables)}] {key}" if tables else key
+
+
+def _section_hook(
+    section: type[Any], converter: cattrs.Converter, environment: Mapping[str, str]
+) -> Callable[[Any, Any], Any]:
+    attrs.resolve_types(section)
+    overrides: dict[str, Any] = {}
+    for attribute in attrs.fields(section):
+        if is_setting(attribute):
+            hook = _value_hook(attribute, FIELD_RULES.get((section, attribute.name)), environment)
+            overrides[attribute.name] = override(struct_hook=hook)
+        elif attribute.name == _OTHERS:
+            overrides[attribute.name] = override(
+                struct_hook=lambda tables, _: _expand_within(tables, environment)
+            )
+    fill = make_dict_structure_fn(section, converter, _cattrs_forbid_extra_keys=True, **overrides)
+    rules = SECTION_RULES.get(section)
+
+    def structure(tables: Any, _: Any) -> Any:
+        if not isinstance(tables, dict):
+            raise _no_table(tables)
+        if _OTHERS in overrides:
+            tables = _set_others_apart(tables, section)
+        settings = fill(tables, section)
+        if rules is not None and (broken := list(rules(settings))):
+            raise ExceptionGroup(f"{section.__name__} contradict each other", broken)
+        return settings
+
+    return structure
+
+
+def _value_hook(
+    attribute: attrs.Attribute[Any],
+    rule: Callable[[Any], None] | None,
+    environment: Mapping[str, str],
+) -> Callable[[Any, Any], Any]:
+    secret = facts_of(attribute).secret
+
+    def structure(value: Any, _: Any) -> Any:
+        fitting = fit(value, attribute)
+        if secret:
+            fitting = expand(fitting, environment)
+        elif is_reference(fitting):
+            raise SettingError(
+                f"came {fitting}, but only secrets are read from the environment",
+                f"write the value itself: {attribute.name} = …",
+            )
+        elif attribute.type == TABLE:
+            fitting = _expand_within(fitting, environment)
+        if rule is not None:
+            rule(fitting)
+        return fitting
+
+    return structure
+
+
+def _expand_within(tables: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Expand the secrets of tables whose keys are not ours to know."""
+    expanded: dict[str, Any] = {}
+    unfit: list[Exception] = []
+    for key, value in tables.items():
+        try:
+            if isinstance(value, dict):
+                expanded[key] = _expand_within(value, environment)
+            elif isinstance(value, str) and is_secret_name(key):
+                expanded[key] = expand(value, environment)
+            else:
+                expanded[key] = value
+        except* SettingError as group:
+            unfit.extend(
+                SettingError(cause.message, cause.fix, (key, *path))
+                for path, cause in unfit_values(group)
+            )
+    if unfit:
+        raise ExceptionGroup("secrets that cannot be read", unfit)
+    return expanded
+
+
+def _set_others_apart(tables: Mapping[str, Any], section: type[Any]) -> dict[str, Any]:
+    """Move tables of engines that are not built in under `others`.
+
+    A table that looks like a misspelt built-in engine stays, to be reported, unless
+    the configuration really asks for an engine of that name.
+    """
+    if not isinstance(tables.get(_OTHERS, {}), dict):
+        raise cattrs.ForbiddenExtraKeysError(None, section, {_OTHERS})
+    known = [attribute.name for attribute in attrs.fields(section) if attribute.name != _OTHERS]
+    asked_for = set(_texts_within(tables))
+    apart: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
+    for name, value in tables.items():
+        builtin = None if name in asked_for else closest(name, known, _TYPO)
+        misspelt = builtin is not None and not name.startswith(builtin)
+        if name in known or misspelt or not isinstance(value, dict):
+            kept[name] = value
+        else:
+            apart[name] = value
+    return {**kept, _OTHERS: apart} if apart else kept
+
+
+def _texts_within(tables: Mapping[str, Any]) -> Iterator[str]:
+    """The texts of a section and of its tables, among them the names of engines."""
+    for value in tables.values():
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            yield from (text for text in value.values() if isinstance(text, str))
+
+
+def _no_table(value: Any) -> SettingError:
+    if isinstance(value, list):
+        return SettingError(
+            "came a list of tables, expected one table", "write its name in [ ] once"
+        )
+    return SettingError(
+        "came a single value, expected a table", "write the name in [ ] and keys below it"
+    )
+
+
+def _unknown(key: str, section: type[Any], path: tuple[str, ...]) -> SettingError:
+    """The message for a key or table that nothing has, with the likeliest one that exists."""
+    known = {attribute.name: attribute for attribute in attrs.fields(section)}
+    known.pop(_OTHERS, None)
+    message = "unknown name"
+    homes = [home for home in _homes(Settings) if home[-1] == key]
+    likely = closest(key, known)
+    if homes and closest(key, known, _TYPO) is None:
+        return SettingError(message, f"move it: it is {' or '.join(map(name_of, homes))}")
+    if likely is not None:
+        likely_name = name_of((*path, likely), table=not is_setting(known[likely]))
+        return SettingError(message, f"did you mean {likely_name}?")
+    choice = ", ".join(sorted(known)) or "none, this table is empty"
+    return SettingError(message, f"remove it; known here: {choice}")
+
+
+def _homes(section: type[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every setting there is."""
+    attrs.resolve_types(section)
+    for attribute in attrs.fields(section):
+        if is_setting(attribute):
+            yield (*path, attribute.name)
+        elif attribute.name != _OTHERS and attribute.type is not None:
+            yield from _homes(attribute.type, (*path, attribute.name))

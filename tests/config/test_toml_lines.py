@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+import tomli
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xiaozhi_trio.config.toml_lines import locate_statements
+
+DOCUMENT = '''\
+# a comment with [brackets] and = signs
+top = 1
+dotted.inner."quoted key".last = 2
+
+[server]   # comment
+host = "a # b = [c]" # c
+  'literal key' = 'x'
+"esc\\u0061ped" = 1
+text = """
+[not.a.table]
+not_a_key = 1 \\""" still
+two quotes: """""
+literal = \'\'\'
+[neither]
+\'\'\'
+after = 07:32:00
+list = [ # [comment
+  "a]", 'b[',
+  { x = 1, y = [2] },
+]
+table = { x = 1, "y" = { z = 2 } }
+last = 1
+[ server . "sub table" ]
+key=1
+[[one]]
+inside = 1
+[[two]]
+inside = 1
+[[two]]
+inside = 2
+[implied.deep]
+end = 1'''
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("top",), 2),
+        (("dotted",), 3),
+        (("dotted", "inner", "quoted key", "last"), 3),
+        (("server",), 5),
+        (("server", "host"), 6),
+        (("server", "literal key"), 7),
+        (("server", "escaped"), 8),
+        (("server", "text"), 9),
+        (("server", "literal"), 13),
+        (("server", "after"), 16),
+        (("server", "list"), 17),
+        (("server", "table"), 21),
+        (("server", "table", "y", "z"), 21),
+        (("server", "last"), 22),
+        (("server", "sub table"), 23),
+        (("server", "sub table", "key"), 24),
+        (("server", "left_out"), 5),
+        (("one",), 25),
+        (("one", "inside"), 25),
+        (("two",), None),
+        (("two", "inside"), None),
+        (("implied",), 31),
+        (("implied", "deep", "end"), 32),
+        (("not",), None),
+        (("neither",), None),
+        (("elsewhere", "key"), None),
+    ],
+)
+def test_each_statement_is_found(path: tuple[str, ...], line: int | None) -> None:
+    tomli.loads(DOCUMENT)
+    assert locate_statements(DOCUMENT).line_of(path) == line
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])), max_size=5))
+def test_texts_hide_no_statement(texts: list[str]) -> None:
+    literals = [text.replace("'", "") for text in texts]
+    lines = [f"k{n} = '{text}'" for n, text in enumerate(literals)]
+    lines += [f"m{n} = '''\n{text}'''" for n, text in enumerate(literals)]
+    document = "\n".join([*lines, "last = 1"])
+    tomli.loads(document)
+    assert locate_statements(document).line_of(("last",)) == document.count("\n") + 1
+
+
+def test_an_empty_document_has_no_lines() -> None:
+    assert locate_statements("").line_of(("a",)) is None
