@@ -74,7 +74,10 @@ def unpack(data: bytes, version: int) -> AudioFrame | JsonFrame:
 
 
 def pack(packet: bytes, version: int, timestamp: int) -> bytes:
-    """Frame one Opus packet for a device; `timestamp` (ms, > 0, rising) travels in version 2 only."""
+    """Frame one Opus packet for a device.
+
+    `timestamp` (ms, above 0 and rising) travels in version 2 only.
+    """
     if version == 1:
         return packet
     if version == 2:

@@ -1,0 +1,29 @@
+"""The system's libopus as PyOgg binds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+class OpusMissingError(RuntimeError):
+    """libopus, or libopusfile beside it, is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "libopus and libopusfile were not found: install them with `apt install libopusfile0` "
+            "(Debian, Ubuntu) or `brew install opusfile` (macOS)"
+        )
+
+
+def bindings() -> ModuleType:
+    """PyOgg's raw ctypes functions. Raises `OpusMissingError` where they cannot work."""
+    from pyogg import opus
+
+    # PyOgg 0.6.14a1 defines the codec's functions only where libopusfile is there too.
+    if not (opus.PYOGG_OPUS_AVAIL and opus.PYOGG_OPUS_FILE_AVAIL):
+        raise OpusMissingError
+    module: ModuleType = opus
+    return module

@@ -1,0 +1,46 @@
+"""What was said so far, as the language model is reminded of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+from xiaozhi_trio.engines.protocols import ChatMessage
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.config.settings import ConversationSettings
+
+
+class History:
+    """The dialogue of one session, bounded in messages and characters.
+
+    Of the assistant's replies it holds what the user heard, not what was generated.
+    """
+
+    def __init__(self, settings: ConversationSettings) -> None:
+        self._settings = settings
+        self._messages: deque[ChatMessage] = deque(maxlen=settings.history_messages)
+
+    def user_said(self, text: str) -> None:
+        self._add("user", text)
+
+    def assistant_said(self, text: str) -> None:
+        """Record what was heard of a reply; nothing heard is nothing recorded."""
+        if text:
+            self._add("assistant", text)
+
+    def _add(self, role: Literal["user", "assistant"], text: str) -> None:
+        text = text[: self._settings.history_characters]
+        if self._messages and self._messages[-1].role == role:
+            # Chat templates want the roles to alternate; an unheard reply leaves two in a row.
+            text = f"{self._messages.pop().content}\n{text}"[-self._settings.history_characters :]
+        self._messages.append(ChatMessage(role, text))
+        while sum(len(m.content) for m in self._messages) > self._settings.history_characters:
+            self._messages.popleft()
+
+    def dialogue(self, prompt: str) -> list[ChatMessage]:
+        """The prompt and the dialogue, beginning with a user's message."""
+        messages = list(self._messages)
+        while messages and messages[0].role == "assistant":
+            messages.pop(0)
+        return [ChatMessage("system", prompt), *messages]

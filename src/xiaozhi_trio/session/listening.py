@@ -1,0 +1,185 @@
+"""Endpointing: from a microphone's PCM to the utterances spoken into it.
+
+Time is audio time, counted in samples: bursts, gaps and a slow network do not end
+a turn early or late.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from xiaozhi_trio.engines.protocols import LISTENING_RATE
+from xiaozhi_trio.wire.messages import ListenMode
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.config.settings import ListeningSettings
+    from xiaozhi_trio.engines.protocols import VoiceActivityStream
+
+BYTES_PER_MS: Final = LISTENING_RATE * 2 // 1000
+
+_FORGET_VOICE_MS: Final = 320
+"""Silence after which scattered bits of voice no longer add up to a beginning."""
+
+
+@attrs.frozen
+class Utterance:
+    """What somebody said in one go."""
+
+    pcm: bytes
+    """At `LISTENING_RATE`, from `pre_roll_ms` before the first voice to the end."""
+    voiced_ms: int
+    """How much of it is voice."""
+    cut: bool = False
+    """It was ended by something else than silence."""
+
+
+class _PreRoll:
+    """The last stretch of audio before anybody spoke."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+
+    def append(self, pcm: bytes, keep_bytes: int) -> None:
+        self._chunks.append(pcm)
+        self._size += len(pcm)
+        while self._size - len(self._chunks[0]) >= keep_bytes:
+            self._size -= len(self._chunks.popleft())
+
+    def take(self) -> bytes:
+        pcm = b"".join(self._chunks)
+        self.clear()
+        return pcm
+
+    def clear(self) -> None:
+        self._chunks.clear()
+        self._size = 0
+
+
+class Listening:
+    """One device's ear. Not for two tasks at a time: audio arrives in order."""
+
+    def __init__(self, settings: ListeningSettings) -> None:
+        self._settings = settings
+        self._detector: VoiceActivityStream | None = None
+        self._mode: ListenMode | None = None
+        self._was_opened = False
+        self._pre_roll = _PreRoll()
+        self._utterance: bytearray | None = None
+        self._in_voice = False
+        self._voiced_ms = 0.0
+        self._silent_ms = 0.0
+
+    @property
+    def has_detector(self) -> bool:
+        """Whether voice can be told from noise yet."""
+        return self._detector is not None
+
+    @property
+    def in_utterance(self) -> bool:
+        """Somebody has begun to speak, and the end is for us to find."""
+        return self._utterance is not None and self._mode is not ListenMode.MANUAL
+
+    @property
+    def voiced_ms(self) -> int:
+        """Voice in the utterance so far; what barge-in is decided by."""
+        return int(self._voiced_ms)
+
+    def attach(self, detector: VoiceActivityStream) -> None:
+        """Give the ear its voice detector, which may come later than the first audio."""
+        self._detector = detector
+
+    def open(self, mode: ListenMode) -> None:
+        """Begin to listen; an utterance in progress is discarded.
+
+        Audio from before the first opening stays as pre-roll: somebody who goes on
+        speaking right after the wake word is heard from the first syllable.
+        """
+        if self._was_opened or mode is ListenMode.MANUAL:
+            self._pre_roll.clear()
+        self._was_opened = True
+        self._mode = mode
+        self._forget_utterance()
+        if mode is ListenMode.MANUAL:
+            self._utterance = bytearray()
+
+    def close(self) -> Utterance | None:
+        """Stop listening; gives what was being said, if anything."""
+        utterance = self.end_early()
+        self._mode = None
+        self._pre_roll.clear()
+        return utterance
+
+    def end_early(self) -> Utterance | None:
+        """The utterance in progress as far as it got, if there is one."""
+        return None if self._utterance is None else self._finish(cut=True)
+
+    def _forget_utterance(self) -> None:
+        self._utterance = None
+        self._in_voice = False
+        self._voiced_ms = 0.0
+        self._silent_ms = 0.0
+        if self._detector is not None:
+            self._detector.reset()
+
+    async def accept(self, pcm: bytes) -> Utterance | None:
+        """Take the next audio; gives an utterance when this audio ends one.
+
+        Raises `EngineError` where the detector fails.
+        """
+        if self._mode is None and self._was_opened:
+            return None
+        if self._utterance is None:
+            candidate_ms = self._voiced_ms + self._silent_ms if self._voiced_ms else 0.0
+            keep = (self._settings.pre_roll_ms + candidate_ms) * BYTES_PER_MS
+            self._pre_roll.append(pcm, int(keep))
+        elif len(self._utterance) < self._max_bytes:
+            self._utterance += pcm
+        if self._mode is None or self._detector is None:
+            return None
+        window_ms = self._detector.window_samples * 1000 / LISTENING_RATE
+        for probability in await self._detector.accept(pcm):
+            if self._window(probability, window_ms):
+                return self._finish(cut=False)
+        if self._mode is not ListenMode.MANUAL and self._is_full:
+            return self._finish(cut=True)
+        return None
+
+    @property
+    def _max_bytes(self) -> int:
+        return int(self._settings.max_utterance_seconds * 1000) * BYTES_PER_MS
+
+    @property
+    def _is_full(self) -> bool:
+        return self._utterance is not None and len(self._utterance) >= self._max_bytes
+
+    def _window(self, probability: float, window_ms: float) -> bool:
+        """Judge one window; True where it ends an utterance."""
+        settings = self._settings
+        threshold = settings.silence_threshold if self._in_voice else settings.voice_threshold
+        self._in_voice = probability >= threshold
+        if self._in_voice:
+            self._voiced_ms += window_ms
+            self._silent_ms = 0.0
+        else:
+            self._silent_ms += window_ms
+        if self._mode is ListenMode.MANUAL:
+            return False
+        if self._utterance is None:
+            if self._voiced_ms >= settings.min_voice_ms:
+                self._utterance = bytearray(self._pre_roll.take())
+            elif self._silent_ms >= _FORGET_VOICE_MS:
+                self._voiced_ms = 0.0
+            return False
+        return self._silent_ms >= settings.end_silence_ms
+
+    def _finish(self, *, cut: bool) -> Utterance:
+        pcm = bytes(self._utterance or b"")[: self._max_bytes]
+        # Without a detector nobody can tell; the recogniser will.
+        voiced_ms = self.voiced_ms if self._detector else len(pcm) // BYTES_PER_MS
+        utterance = Utterance(pcm, voiced_ms, cut)
+        self._forget_utterance()
+        return utterance

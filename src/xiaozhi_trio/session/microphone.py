@@ -1,0 +1,86 @@
+"""From Opus packets to utterances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+from loguru import logger
+
+from xiaozhi_trio.audio.opus import OpusDecoder, OpusError
+from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.engines.protocols import LISTENING_RATE
+from xiaozhi_trio.session.listening import BYTES_PER_MS, Listening, Utterance
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.config.settings import ListeningSettings
+    from xiaozhi_trio.engines.protocols import VoiceActivityDetector
+    from xiaozhi_trio.engines.slots import EngineSlot
+    from xiaozhi_trio.wire.messages import ListenMode
+
+_MAX_GAP_SECONDS: Final = 2.0
+"""Silence is counted in audio; this is for a client that stops to send in mid-utterance."""
+
+
+class Microphone:
+    """A device's microphone as it arrives: decoded, then listened to."""
+
+    def __init__(
+        self,
+        settings: ListeningSettings,
+        detector: EngineSlot[VoiceActivityDetector],
+        *,
+        packet_ms: int,
+    ) -> None:
+        """`packet_ms` is what an empty packet stands for; others tell their own length."""
+        self._listening = Listening(settings)
+        self._detector = detector
+        self._decoder = OpusDecoder(LISTENING_RATE)
+        self._silence = bytes(BYTES_PER_MS * min(max(packet_ms, 0), 120))
+        self._last_packet_at = trio.current_time()
+
+    @property
+    def voiced_ms(self) -> int:
+        """Voice in the utterance so far."""
+        return self._listening.voiced_ms
+
+    @property
+    def gap_deadline(self) -> float:
+        """Trio time at which an utterance ends for want of packets; infinite without one."""
+        if not self._listening.in_utterance:
+            return float("inf")
+        return self._last_packet_at + _MAX_GAP_SECONDS
+
+    def open(self, mode: ListenMode) -> None:
+        """See `Listening.open`."""
+        self._listening.open(mode)
+
+    def close(self) -> Utterance | None:
+        """See `Listening.close`."""
+        return self._listening.close()
+
+    def end_early(self) -> Utterance | None:
+        """End the utterance in progress and go on listening."""
+        return self._listening.end_early()
+
+    async def hear(self, packet: bytes) -> Utterance | None:
+        """Take one packet; gives an utterance when this packet ends one.
+
+        An empty packet is silence, a corrupt one is dropped. Until the detector is
+        loaded, audio is kept as it is.
+        """
+        self._last_packet_at = trio.current_time()
+        try:
+            pcm = self._decoder.decode(packet) if packet else self._silence
+        except OpusError as error:
+            logger.bind(size=len(packet), problem=str(error)).debug("opus packet dropped")
+            return None
+        if not self._listening.has_detector:
+            detector = self._detector.ready_nowait()
+            if detector is not None:
+                self._listening.attach(detector.open_stream())
+        try:
+            return await self._listening.accept(pcm)
+        except EngineError as error:
+            logger.bind(engine=error.engine, reason=str(error)).error("voice detection failed")
+            return None

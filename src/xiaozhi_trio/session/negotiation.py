@@ -1,0 +1,87 @@
+"""What client and server agree on at hello."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from loguru import logger
+
+from xiaozhi_trio.wire import binary
+from xiaozhi_trio.wire.messages import FRAME_DURATIONS, OPUS_RATES, AudioParams, Hello
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.config.settings import AudioSettings
+    from xiaozhi_trio.wire.handshake import Handshake
+
+
+class HelloRefused(Exception):  # noqa: N818 - named after what happens to the peer
+    """The client wants something this server does not speak."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        """`transport_unsupported` or `format_unsupported`."""
+
+
+@attrs.frozen
+class Agreement:
+    """The outcome of a hello."""
+
+    binary_version: int
+    """Framing of audio, both ways."""
+    speech: AudioParams
+    """What the server sends."""
+
+
+def negotiate(hello: Hello, handshake: Handshake, audio: AudioSettings) -> Agreement:
+    """Settle framing and the downlink's audio. Raises `HelloRefused`.
+
+    The uplink needs no agreement: an Opus packet tells its own length, and is decoded
+    at the rate recognisers want whatever it was encoded at.
+    """
+    if hello.transport != "websocket":
+        raise HelloRefused(
+            "transport_unsupported",
+            "不支持该传输方式，请使用 websocket。 "
+            f"Transport {hello.transport[:20]!r} is not spoken here, use websocket.",
+        )
+    if hello.audio_params.format != "opus":
+        raise HelloRefused(
+            "format_unsupported",
+            "不支持该音频格式，请使用 opus。 "
+            f"Audio format {hello.audio_params.format[:20]!r} is not spoken here, use opus.",
+        )
+    rate = audio.sample_rate
+    if hello.features.consistent_sample_rate and hello.audio_params.sample_rate in OPUS_RATES:
+        rate = hello.audio_params.sample_rate
+    return Agreement(
+        _binary_version(hello, handshake),
+        AudioParams(
+            sample_rate=rate,
+            frame_duration=_frame_duration(hello.audio_params.frame_duration, audio.frame_ms),
+        ),
+    )
+
+
+def _binary_version(hello: Hello, handshake: Handshake) -> int:
+    """The hello decides where it names a version, because it is the later word."""
+    if hello.version not in binary.VERSIONS:
+        return handshake.protocol_version
+    if hello.version != handshake.protocol_version:
+        logger.bind(header=handshake.protocol_version, hello=hello.version).warning(
+            "framing of header and hello differ, the hello counts"
+        )
+    return hello.version
+
+
+def _frame_duration(client_ms: int, server_ms: int) -> int:
+    """The longest packet that both sides handle, ms.
+
+    xiaozhi-sdk 0.5.1 loses packets longer than those it sends.
+    """
+    longest = min(client_ms, server_ms) if client_ms > 0 else server_ms
+    return max(
+        (duration for duration in FRAME_DURATIONS if duration <= longest),
+        default=FRAME_DURATIONS[0],
+    )

@@ -1,0 +1,208 @@
+"""One device's session, from hello to the end of its connection.
+
+The reader hands in what the device sends, the writer takes what the outbox holds.
+What the messages mean for the dialogue is `Conversation`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
+import trio
+from loguru import logger
+
+from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.engines.slots import EngineSet
+from xiaozhi_trio.session.conversation import Conversation
+from xiaozhi_trio.session.encoding import EncodingRunner
+from xiaozhi_trio.session.history import History
+from xiaozhi_trio.session.idle_clock import IdleClock
+from xiaozhi_trio.session.microphone import Microphone
+from xiaozhi_trio.session.negotiation import HelloRefused, negotiate
+from xiaozhi_trio.session.outbox import Outbox
+from xiaozhi_trio.session.phrases import UNSUPPORTED
+from xiaozhi_trio.session.turn import TurnTools
+from xiaozhi_trio.tools.device_mcp import DeviceMcp
+from xiaozhi_trio.wire import binary
+from xiaozhi_trio.wire.closing import NORMAL, PEER_GONE, POLICY_VIOLATION, Closing
+from xiaozhi_trio.wire.handshake import Handshake
+from xiaozhi_trio.wire.messages import (
+    Abort,
+    Alert,
+    ClientMessage,
+    Hello,
+    ListenDetect,
+    ListenStart,
+    ListenStop,
+    McpFromDevice,
+    McpToDevice,
+    Other,
+    ServerHello,
+    decode,
+)
+from xiaozhi_trio.wire.violation import ProtocolViolation
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+
+IDLE: Final = Closing(NORMAL, "idle")
+HELLO_TIMEOUT: Final = Closing(POLICY_VIOLATION, "hello_timeout")
+PEER_STALLED: Final = Closing(POLICY_VIOLATION, "peer_stalled")
+
+Receive: TypeAlias = "Callable[[], Awaitable[str | bytes]]"
+"""The next message of the peer; raises `trio.EndOfChannel` once it is gone.
+
+May be cancelled at any time without losing a message.
+"""
+
+
+@attrs.frozen(kw_only=True)
+class SessionServices:
+    """What the server lends to every session."""
+
+    settings: Settings
+    engines: EngineSet
+    run_encoding: EncodingRunner
+    vision: Callable[[Handshake], tuple[str, str]]
+    """Where a device posts photos, and the token it shows there."""
+
+
+class Session:
+    """The session on one connection. Run it once."""
+
+    def __init__(self, handshake: Handshake, session_id: str, services: SessionServices) -> None:
+        """`session_id` is echoed by clients without JSON escaping: letters and digits only."""
+        self._handshake = handshake
+        self._services = services
+        self._scope = trio.CancelScope()
+        self._closing: Closing | None = None
+        self._conversation: Conversation | None = None
+        self._mcp: DeviceMcp | None = None
+        self.outbox = Outbox(session_id, on_overflow=lambda: self.end(PEER_STALLED))
+
+    def end(self, closing: Closing) -> None:
+        """End the session for this reason, unless it is ending already. Does not wait."""
+        if self._closing is None:
+            self._closing = closing
+            self._scope.cancel()
+
+    async def run(self, receive: Receive) -> Closing:
+        """Converse until the peer is gone, `end` is called or nobody has spoken for long.
+
+        Nothing that a peer sends raises here. When it returns, `tts stop` has been
+        posted for every `tts start`.
+        """
+        self._scope.deadline = trio.current_time() + self._services.settings.limits.hello_seconds
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                try:
+                    while True:
+                        await self._take_next(receive, nursery)
+                except trio.EndOfChannel:
+                    self.end(PEER_GONE)
+        return self._closing or (HELLO_TIMEOUT if self._conversation is None else IDLE)
+
+    async def _take_next(self, receive: Receive, nursery: trio.Nursery) -> None:
+        gap = float("inf") if self._conversation is None else self._conversation.gap_deadline
+        with trio.CancelScope(deadline=gap) as waiting:
+            payload = await receive()
+        if waiting.cancelled_caught:
+            if self._conversation is not None:
+                self._conversation.packets_missing()
+            return
+        try:
+            await self._take(payload, nursery)
+        except ProtocolViolation as violation:
+            logger.bind(reason=violation.reason, problem=str(violation)[:300]).warning(
+                "message ignored"
+            )
+
+    async def _take(self, payload: str | bytes, nursery: trio.Nursery) -> None:
+        if isinstance(payload, str):
+            self._take_message(decode(payload), nursery)
+            return
+        if self._conversation is None:
+            raise ProtocolViolation("before_hello", "audio came before the hello")
+        frame = binary.unpack(payload, self.outbox.binary_version)
+        if isinstance(frame, binary.JsonFrame):
+            self._take_message(decode(frame.text), nursery)
+        else:
+            await self._conversation.audio(frame.packet)
+
+    def _take_message(self, message: ClientMessage, nursery: trio.Nursery) -> None:
+        if isinstance(message, Hello):
+            self._greet(message, nursery)
+            return
+        conversation = self._conversation
+        if conversation is None:
+            raise ProtocolViolation(
+                "before_hello", f"{type(message).__name__} came before the hello"
+            )
+        match message:
+            case ListenStart(mode):
+                conversation.listen_start(mode)
+            case ListenStop():
+                conversation.listen_stop()
+            case ListenDetect(text):
+                conversation.detected(text.strip())
+            case Abort(reason):
+                conversation.abort(reason)
+            case McpFromDevice(payload):
+                if self._mcp is not None:
+                    self._mcp.receive(payload)
+            case Other(kind):
+                raise ProtocolViolation("type_unknown", f"message of type {kind!r}")
+
+    def _greet(self, hello: Hello, nursery: trio.Nursery) -> None:
+        if self._conversation is not None:
+            raise ProtocolViolation("second_hello", "a second hello on one connection")
+        settings = self._services.settings
+        try:
+            agreed = negotiate(hello, self._handshake, settings.audio)
+        except HelloRefused as refusal:
+            logger.bind(reason=refusal.reason, problem=str(refusal)).warning("hello refused")
+            self.outbox.post(Alert(UNSUPPORTED.both, str(refusal)))
+            self.end(Closing(POLICY_VIOLATION, refusal.reason))
+            return
+        self.outbox.binary_version = agreed.binary_version
+        self.outbox.post(ServerHello(agreed.speech))
+        self._conversation = Conversation(
+            TurnTools(
+                settings=settings,
+                engines=self._services.engines,
+                run_encoding=self._services.run_encoding,
+                outbox=self.outbox,
+                history=History(settings.conversation),
+                speech=agreed.speech,
+                shows_emotion=hello.features.emoji,
+            ),
+            Microphone(
+                settings.listening,
+                self._services.engines.vad,
+                packet_ms=hello.audio_params.frame_duration,
+            ),
+            IdleClock(self._scope, settings.listening.idle_seconds),
+            nursery,
+            cancels_echo=not hello.features.aec,
+        )
+        logger.bind(
+            framing=agreed.binary_version,
+            uplink_ms=hello.audio_params.frame_duration,
+            downlink_hz=agreed.speech.sample_rate,
+            downlink_ms=agreed.speech.frame_duration,
+            mcp=hello.features.mcp,
+        ).info("hello")
+        if hello.features.mcp:
+            self._mcp = self._meet_mcp()
+            nursery.start_soon(self._mcp.run)
+
+    def _meet_mcp(self) -> DeviceMcp:
+        url, token = self._services.vision(self._handshake)
+
+        def send(payload: Mapping[str, object]) -> None:
+            self.outbox.post(McpToDevice(dict(payload)))
+
+        return DeviceMcp(send, vision_url=url, vision_token=token)
