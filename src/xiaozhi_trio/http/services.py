@@ -1,0 +1,37 @@
+"""What the HTTP endpoints need of the rest of the server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.http.advertise import lan_addresses
+
+
+class TokenIssuer(Protocol):
+    """Who makes the tokens that devices bring to the WebSocket port."""
+
+    def issue(self, client_id: str, device_id: str) -> str:
+        """A token for this device that is valid now.
+
+        The same one for a while: firmware writes each new one to its flash memory.
+        """
+
+
+@attrs.frozen(kw_only=True)
+class HttpServices:
+    """What the application is built on."""
+
+    settings: Settings
+    tokens: TokenIssuer
+    websocket_port: Callable[[], int]
+    """The port the gateway is bound to, which is not the setting where that is 0."""
+    health: Callable[[], Mapping[str, Any]]
+    """The JSON object of `/health`: status, version, uptime_seconds, sessions, engines."""
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds."""
+    lan: Callable[[], Sequence[str]] = lan_addresses

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from xiaozhi_trio.config.settings import AuthenticationSettings
+from xiaozhi_trio.http.ota import BODY_BYTES, OtaEndpoint, reported_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import CountingTokens, OpenClient
+
+    from xiaozhi_trio.http.services import HttpServices
+
+OTA = "/xiaozhi/ota/"
+DEVICE = {"Device-Id": "AA-BB-CC-DD-EE-FF", "Client-Id": "6e1f"}
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("2.4.2", "2.4.2"),
+        ("2.4.2.1", "2.4.2.1"),
+        ("10", "10"),
+        (" 1.0 ", "1.0"),
+        ("2.4.2-dev", "2.4.2"),
+        ("2.1.1rc1", "2.1.1"),
+        ("1.2.x", "1.2"),
+        ("1.", "1"),
+        ("v1.2", "0.0.0"),
+        ("", "0.0.0"),
+        (".1", "0.0.0"),
+        ("99999999999.1", "0.0.0"),
+        ("1.99999999999", "1"),
+        ("1.2.3.4.5.6.7.8.9.10", "1.2.3.4.5.6.7.8"),
+        ("\u0661.2", "0.0.0"),
+        ("-1.2", "0.0.0"),
+        (2, "0.0.0"),
+        (None, "0.0.0"),
+        (["1"], "0.0.0"),
+    ],
+)
+def test_a_version_is_integers_that_fit_or_none(version: object, expected: str) -> None:
+    body = orjson.dumps({"application": {"version": version}})
+    assert reported_version(body, "") == expected
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"1", b'{"application":1}', b'{"application":{}}', b"\xff"]
+)
+def test_where_the_body_does_not_tell_the_user_agent_does(body: bytes) -> None:
+    assert reported_version(body, "bread-compact-wifi/2.0.3") == "2.0.3"
+    assert reported_version(body, "bread-compact-wifi/py-xiaozhi-2.1.1") == "0.0.0"
+    assert reported_version(body, "") == "0.0.0"
+
+
+async def test_a_token_is_for_the_normalised_device(
+    open_client: OpenClient, tokens: CountingTokens
+) -> None:
+    async with open_client(authentication=AuthenticationSettings(enabled=True)) as client:
+        answer = await client.post(OTA, headers=DEVICE)
+    assert tokens.issued == [("6e1f", "aa:bb:cc:dd:ee:ff")]
+    assert answer.json()["websocket"]["token"] == "token-for-aa:bb:cc:dd:ee:ff-6e1f"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_device_without_client_id_gets_a_token_too(
+    open_client: OpenClient, tokens: CountingTokens
+) -> None:
+    async with open_client(authentication=AuthenticationSettings(enabled=True)) as client:
+        await client.post(OTA, headers={"Device-Id": "aa:bb:cc:dd:ee:ff"})
+    assert tokens.issued == [("", "aa:bb:cc:dd:ee:ff")]
+
+
+@pytest.mark.parametrize(
+    "authentication",
+    [
+        AuthenticationSettings(),
+        AuthenticationSettings(enabled=True, allowed_devices=("AABBCCDDEEFF",)),
+    ],
+)
+async def test_who_needs_no_token_gets_an_empty_one(
+    open_client: OpenClient, tokens: CountingTokens, authentication: AuthenticationSettings
+) -> None:
+    async with open_client(authentication=authentication) as client:
+        answer = await client.post(OTA, headers=DEVICE)
+    assert answer.json()["websocket"]["token"] == ""
+    assert tokens.issued == []
+
+
+def test_an_allow_list_with_a_bad_id_is_refused_at_the_start(
+    make_services: Callable[..., HttpServices],
+) -> None:
+    services = make_services(authentication=AuthenticationSettings(allowed_devices=("a b",)))
+    with pytest.raises(ValueError, match="allowed_devices"):
+        OtaEndpoint(services)
+
+
+@pytest.mark.parametrize("client_id", ["x" * 129, "\u00fc", "a\x7fb"])
+async def test_an_unsafe_client_id_is_refused(open_client: OpenClient, client_id: str) -> None:
+    headers = {"Device-Id": "a", "Client-Id": client_id.encode("latin-1")}
+    async with open_client() as client:
+        answer = await client.post(OTA, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "client_id_invalid"
+
+
+async def test_a_body_at_the_limit_is_taken_and_above_it_refused(open_client: OpenClient) -> None:
+    async with open_client() as client:
+        fits = await client.post(OTA, headers=DEVICE, content=b" " * BODY_BYTES)
+        above = await client.post(OTA, headers=DEVICE, content=b" " * (BODY_BYTES + 1))
+    assert fits.status_code == 200
+    assert above.status_code == 413
+    assert above.json()["error"] == "body_too_large"
+
+
+async def test_a_refusal_is_logged_with_its_reason(
+    open_client: OpenClient, log_lines: list[tuple[str, str, dict[str, Any]]]
+) -> None:
+    async with open_client() as client:
+        await client.post(OTA, headers={"Device-Id": "../etc"})
+    assert (
+        "INFO",
+        "http request refused",
+        {"reason": "device_id_invalid", "peer": "192.168.7.99", "path": OTA},
+    ) in log_lines
+
+
+async def test_no_token_is_logged(
+    open_client: OpenClient, log_lines: list[tuple[str, str, dict[str, Any]]]
+) -> None:
+    async with open_client(authentication=AuthenticationSettings(enabled=True)) as client:
+        await client.post(OTA, headers=DEVICE)
+    assert any(message == "ota answered" for _, message, _ in log_lines)
+    assert "token-for" not in repr(log_lines)
+
+
+@pytest.mark.parametrize("path", ["/xiaozhi/ota/activate", "/xiaozhi/ota/activate/"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_activation_is_done_before_it_is_asked_for(
+    open_client: OpenClient, path: str, method: str
+) -> None:
+    async with open_client() as client:
+        answer = await client.request(method, path, content=b"{}")
+    assert answer.status_code == 200
+    assert answer.json()["success"] is True
