@@ -234,10 +234,10 @@ def test_a_list_becomes_a_tuple() -> None:
             id="address with a password",
         ),
         pytest.param(
-            "[models]\nsources = []",
-            'c.toml:2: [models] sources: came [], expected one or both of ["hub", "registry"]; '
-            'for example sources = ["registry"]',
-            id="no source",
+            '[models]\nsources = ["hub", "moon"]',
+            'c.toml:2: [models] sources: came ["hub", "moon"], expected some of ["hub", "registry"], '
+            'or none to fetch nothing; for example sources = ["registry"]',
+            id="no such source",
         ),
         pytest.param(
             '[server]\ntls_certificate = ""\ntls_key = "/dev/null/key.pem"',

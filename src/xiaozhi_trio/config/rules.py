@@ -76,9 +76,9 @@ def _api_key(key: str) -> None:
 
 def _sources(sources: tuple[str, ...]) -> None:
     unknown = [source for source in sources if source not in MODEL_SOURCES]
-    if unknown or not sources:
+    if unknown:
         raise SettingError(
-            f"came {toml_of(sources)}, expected one or both of {toml_of(MODEL_SOURCES)}",
+            f"came {toml_of(sources)}, expected some of {toml_of(MODEL_SOURCES)}, or none to fetch nothing",
             'for example sources = ["registry"]',
         )
 
