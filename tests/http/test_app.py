@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import OpenClient
-
     from xiaozhi_trio.http.services import HttpServices
 
 

@@ -23,6 +23,8 @@ from xiaozhi_trio.http.body import read_body
 from xiaozhi_trio.http.errors import RequestRefused
 from xiaozhi_trio.http.services import HttpServices
 from xiaozhi_trio.wire.device_id import normalise_device_id
+from xiaozhi_trio.wire.handshake import Handshake, parse_handshake
+from xiaozhi_trio.wire.refusal import HandshakeRefused
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -35,25 +37,21 @@ UNKNOWN_VERSION = "0.0.0"
 BINARY_PROTOCOL = 1
 """Of the WebSocket's audio frames: bare Opus packets."""
 
-_MAX_CLIENT_ID_LENGTH = 128
 # Firmware parses each part as a C int and reboots where that fails.
 _VERSION = re.compile(r"[0-9]{1,9}(?![0-9])(?:\.[0-9]{1,9}(?![0-9])){0,7}")
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
-def reported_version(body: bytes, user_agent: str) -> str:
+def reported_version(body: bytes) -> str:
     """The firmware version a device reports, as dotted integers that every client can parse.
 
-    From the body's `application.version`; where the body is not JSON, as with firmware
-    that puts a Wi-Fi name with a quote in it, from a `User-Agent` of the form
-    `<board>/<version>`. `UNKNOWN_VERSION` where neither tells. What follows the
+    The body's `application.version`, or `UNKNOWN_VERSION` where it tells none or is no
+    JSON, as with firmware that puts a Wi-Fi name with a quote in it. What follows the
     integers is cut off, which no client takes for a newer version.
     """
-    return (
-        _dotted_integers(_version_in(body))
-        or _dotted_integers(user_agent.rpartition("/")[2])
-        or UNKNOWN_VERSION
-    )
+    version = _version_in(body)
+    match = _VERSION.match(version.strip()) if isinstance(version, str) else None
+    return match.group() if match else UNKNOWN_VERSION
 
 
 def _version_in(body: bytes) -> object:
@@ -63,11 +61,6 @@ def _version_in(body: bytes) -> object:
         return None
     application = document.get("application") if isinstance(document, dict) else None
     return application.get("version") if isinstance(application, dict) else None
-
-
-def _dotted_integers(version: object) -> str:
-    match = _VERSION.match(version.strip()) if isinstance(version, str) else None
-    return match.group() if match else ""
 
 
 @attrs.frozen
@@ -120,16 +113,15 @@ class OtaEndpoint:
         Raises `RequestRefused` where the device does not say who it is, or its body is
         too large or too slow. A body that is no JSON is no obstacle.
         """
-        device_id = _device_id(request)
-        client_id = _client_id(request)
+        identity = _identity(request)
         body = await read_body(
             request,
             limit=BODY_BYTES,
             seconds=self.services.settings.limits.handshake_seconds,
         )
-        version = reported_version(body, request.headers.get("user-agent", ""))
+        version = reported_version(body)
         url = self._websocket_url(request)
-        logger.bind(device=device_id, firmware=version, url=url).info("ota answered")
+        logger.bind(device=identity.device_id, firmware=version, url=url).info("ota answered")
         return JSONResponse(
             {
                 "server_time": {
@@ -140,7 +132,7 @@ class OtaEndpoint:
                 "firmware": {"version": version, "url": ""},
                 "websocket": {
                     "url": url,
-                    "token": self._token(client_id, device_id),
+                    "token": self._token(identity),
                     "version": BINARY_PROTOCOL,
                 },
             },
@@ -166,39 +158,18 @@ class OtaEndpoint:
             lan=self.services.lan,
         )
 
-    def _token(self, client_id: str, device_id: str) -> str:
-        if not self.services.settings.authentication.enabled or device_id in self._allowed:
+    def _token(self, identity: Handshake) -> str:
+        needed = self.services.settings.authentication.enabled
+        if not needed or identity.device_id in self._allowed:
             return ""
-        return self.services.tokens.issue(client_id, device_id)
+        return self.services.tokens.issue(identity.client_id, identity.device_id)
 
 
-def _device_id(request: Request) -> str:
-    raw = request.headers.get("device-id", "")
-    if not raw.strip():
-        raise RequestRefused(
-            400,
-            "device_id_missing",
-            "The Device-Id header is missing; send the device's MAC address in it. "
-            "缺少 Device-Id 请求头，请填写设备的 MAC 地址。",
-        )
+def _identity(request: Request) -> Handshake:
+    """Who asks, told by the same rules and refused in the same words as on the WebSocket."""
     try:
-        return normalise_device_id(raw)
-    except ValueError as error:
+        return parse_handshake(request.headers.raw, b"?" + request.scope["query_string"])
+    except HandshakeRefused as refused:
         raise RequestRefused(
-            400, "device_id_invalid", f"Device-Id header: {error}. Device-Id 请求头格式不正确。"
-        ) from error
-
-
-def _client_id(request: Request) -> str:
-    """Empty where the client sends none."""
-    client_id = request.headers.get("client-id", "").strip()
-    if len(client_id) > _MAX_CLIENT_ID_LENGTH or not (
-        client_id.isascii() and client_id.isprintable()
-    ):
-        raise RequestRefused(
-            400,
-            "client_id_invalid",
-            f"The Client-Id header is not printable ASCII of at most {_MAX_CLIENT_ID_LENGTH} "
-            "characters; send a UUID. Client-Id 请求头格式不正确，请使用 UUID。",
-        )
-    return client_id
+            400, refused.reason, f"{refused.message_en}; {refused.fix}. {refused.message_zh}。"
+        ) from refused
