@@ -15,7 +15,7 @@ _MIN_LENGTH: Final = 32
 """Characters; what we write has 43."""
 
 
-class SecretUnavailable(Exception):  # noqa: N818 - names the situation
+class SecretUnavailable(Exception):
     """The secret can be neither read nor created; the text says where and what to do."""
 
 

@@ -21,7 +21,7 @@ import attrs
 _TOKEN: Final = re.compile(r"([A-Za-z0-9_-]{43})\.([0-9]{1,12})", re.ASCII)
 
 
-class TokenInvalid(Exception):  # noqa: N818 - a fact about the peer, not a fault of ours
+class TokenInvalid(Exception):
     """A token that proves nothing.
 
     `reason` is `token_malformed`, `token_signature`, `token_expired` or

@@ -1,0 +1,182 @@
+"""One admitted device: its session, the reader's end and the one writer."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import attrs
+import trio
+from loguru import logger
+
+from xiaozhi_trio.config.settings import LimitSettings
+from xiaozhi_trio.gateway.transport import PeerLeft
+from xiaozhi_trio.gateway.websocket import WebSocket, accept_websocket
+from xiaozhi_trio.session.roster import Roster
+from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.wire.closing import GOING_AWAY, INTERNAL_ERROR, NORMAL, Closing
+from xiaozhi_trio.wire.handshake import Handshake
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.gateway.doorway import Admission
+
+SERVER_SHUTDOWN: Final = Closing(GOING_AWAY, "server_shutdown")
+FAILED: Final = Closing(INTERNAL_ERROR, "internal_error")
+CUT_SHORT: Final = Closing(GOING_AWAY, "cut_short")
+"""The server did not wait for the session any longer."""
+PEER_STALLED: Final = Closing(NORMAL, "peer_stalled")
+"""The peer took nothing for `limits.send_seconds`; it is not told, since it does not read."""
+
+
+class Outbox(Protocol):
+    """What the writer needs of a session's outbox."""
+
+    async def next_payload(self) -> str | bytes:
+        """The next message; raises `trio.EndOfChannel` once closed and drained."""
+
+    def close(self) -> None:
+        """Take nothing more."""
+
+
+class SessionLike(Protocol):
+    """What a connection needs of a session."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What the session has to say."""
+
+    async def run(self, receive: Callable[[], Awaitable[str | bytes]]) -> Closing:
+        """Converse until the end. `receive` raises `trio.EndOfChannel` once the peer is gone."""
+
+    def end(self, closing: Closing) -> None:
+        """Begin to close; returns at once."""
+
+
+SessionFactory: TypeAlias = Callable[[Handshake, str], SessionLike]
+"""Makes the session of a device from its handshake and a session id of ours."""
+
+
+class Writer:
+    """Sends what a session puts into its outbox: the only task that does."""
+
+    def __init__(self, websocket: WebSocket, outbox: Outbox, *, send_seconds: float) -> None:
+        self._websocket = websocket
+        self._outbox = outbox
+        self._send_seconds = send_seconds
+        self.stalled = False
+        """Whether one send took longer than it may."""
+        self.finished = trio.Event()
+
+    async def run(self) -> None:
+        """Send until the outbox is closed and drained.
+
+        A peer that is gone changes nothing but that the messages are thrown away: a
+        session that waits for room in its outbox must get it, to see that the peer
+        is gone.
+        """
+        reachable = True
+        while True:
+            try:
+                payload = await self._outbox.next_payload()
+            except trio.EndOfChannel:
+                self.finished.set()
+                return
+            if reachable:
+                reachable = await self._deliver(payload)
+
+    async def _deliver(self, payload: str | bytes) -> bool:
+        with trio.move_on_after(self._send_seconds) as patience:
+            try:
+                await self._websocket.send(payload)
+            except trio.BrokenResourceError:
+                return False
+        if patience.cancelled_caught:
+            self.stalled = True
+            await self._websocket.abort()
+        return not self.stalled
+
+
+def _is_cancelled() -> bool:
+    # An await would raise Cancelled in the place of the error that is on its way.
+    return trio.current_effective_deadline() == -math.inf
+
+
+async def converse(websocket: WebSocket, session: SessionLike, *, send_seconds: float) -> Closing:
+    """Run the session over the WebSocket to its end, and send what it has left to say.
+
+    Returns how it ended. What the session raises comes out, after its last words, in
+    an exception group.
+    """
+    writer = Writer(websocket, session.outbox, send_seconds=send_seconds)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        try:
+            closing = await session.run(websocket.receive)
+        finally:
+            session.outbox.close()
+            if not _is_cancelled():
+                with trio.move_on_after(send_seconds):
+                    await writer.finished.wait()
+        nursery.cancel_scope.cancel()
+    return PEER_STALLED if writer.stalled else closing
+
+
+@attrs.frozen(kw_only=True)
+class Reception:
+    """Gives every admitted device its session."""
+
+    sessions: SessionFactory
+    roster: Roster
+    counters: Counters
+    limits: LimitSettings
+    stopping: trio.Event
+    """Set once the server stops; a session that begins then is ended at once."""
+
+    async def receive(self, admission: Admission) -> None:
+        """Answer the upgrade, hold the session, send the close frame.
+
+        Raises what the session raises, after the peer got a close frame with 1011.
+        """
+        handshake, session_id = admission.handshake, str(uuid.uuid4())
+        with logger.contextualize(device=handshake.device_id, session=session_id):
+            try:
+                async with accept_websocket(
+                    admission.stream,
+                    key=admission.key,
+                    received=admission.received,
+                    limits=self.limits,
+                ) as websocket:
+                    await self._hold(websocket, handshake, session_id)
+            except* PeerLeft:
+                logger.info("peer left during the handshake")
+
+    async def _hold(self, websocket: WebSocket, handshake: Handshake, session_id: str) -> None:
+        logger.bind(
+            client=handshake.client_id,
+            protocol_version=handshake.protocol_version,
+            browser=handshake.from_browser,
+            notes=handshake.notes,
+        ).info("device connected")
+        began = trio.current_time()
+        closing = FAILED
+        try:
+            session = self.sessions(handshake, session_id)
+            with self.roster.enter(handshake.device_id, session):
+                if self.stopping.is_set():
+                    session.end(SERVER_SHUTDOWN)
+                closing = await converse(websocket, session, send_seconds=self.limits.send_seconds)
+        except* trio.Cancelled:
+            closing = CUT_SHORT
+            raise
+        finally:
+            self.counters.count("sessions_ended", reason=closing.reason)
+            logger.bind(
+                reason=closing.reason,
+                code=closing.code,
+                peer_code=websocket.close_code,
+                seconds=round(trio.current_time() - began, 1),
+            ).info("device disconnected")
+            if not _is_cancelled():
+                await websocket.close(closing)

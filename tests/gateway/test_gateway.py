@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import errno
+import json
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from trio_websocket import ConnectionClosed
+
+from xiaozhi_trio.config.settings import LimitSettings, ServerSettings
+from xiaozhi_trio.wire.closing import GOING_AWAY
+
+DEVICE = (b"Device-Id", b"AA-BB-CC-DD-EE-FF")
+
+
+class Silent:
+    async def next_payload(self):
+        await trio.sleep_forever()
+
+    def close(self):
+        pass
+
+
+async def close_of(websocket):
+    with pytest.raises(ConnectionClosed) as caught:
+        while True:
+            await websocket.get_message()
+    return caught.value.reason.code, caught.value.reason.reason
+
+
+async def test_device_is_echoed_and_leaves_cleanly(house, autojump_clock):
+    async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
+        await websocket.send_message("你好")
+        assert await websocket.get_message() == "你好"
+        await websocket.send_message(b"\x00\x01")
+        assert await websocket.get_message() == b"\x00\x01"
+        assert len(house.roster) == 1
+        assert house.gateway.connections == 1
+    assert house.sessions[0].handshake.device_id == "aa:bb:cc:dd:ee:ff"
+    assert len(house.roster) == house.gateway.connections == 0
+    assert house.counted("handshakes_accepted") == 1
+    assert house.counted("sessions_ended", reason="peer_gone") == 1
+    (line,) = house.lines("device disconnected")
+    assert line["level"] == "INFO"
+    assert line["device"] == "aa:bb:cc:dd:ee:ff"
+    assert line["session"] == house.sessions[0].session_id
+    assert line["peer"] == "192.0.2.7:5000"
+    assert line["peer_code"] == 1000
+
+
+async def test_session_that_ends_says_why(house, autojump_clock):
+    async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
+        await websocket.send_message("one")
+        await websocket.send_message("bye")
+        assert await websocket.get_message() == "one"
+        assert await close_of(websocket) == (1000, "goodbye")
+
+
+async def test_crash_is_logged_and_closes_1011_and_the_next_is_served(house, autojump_clock):
+    async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
+        await websocket.send_message("last words")
+        await websocket.send_message("crash")
+        assert await websocket.get_message() == "last words"
+        assert await close_of(websocket) == (1011, "internal_error")
+    (line,) = house.lines("connection failed")
+    assert "a bug in the session" in line["text"]
+    assert house.counted("connection_failures") == 1
+    async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
+        await websocket.send_message("x")
+        assert await websocket.get_message() == "x"
+
+
+async def test_failing_factory_closes_1011(make_house, autojump_clock):
+    def factory(handshake, session_id):
+        raise RuntimeError("no model")
+
+    house = make_house(factory=factory)
+    async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
+        assert await close_of(websocket) == (1011, "internal_error")
+    assert house.counted("connection_failures") == 1
+
+
+async def test_vanished_peer_is_an_info_line(house, autojump_clock):
+    async with house.peer() as stream:
+        await stream.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
+        await stream.receive_some()
+    (line,) = house.lines("device disconnected")
+    assert (line["level"], line["reason"], line["peer_code"]) == ("INFO", "peer_gone", 1006)
+    assert house.counted("connection_failures") == 0
+
+
+async def test_second_connection_replaces_the_first(house, autojump_clock):
+    async with house.device("/xiaozhi/v1/", DEVICE) as first:
+        await first.send_message("x")
+        await first.get_message()
+        async with house.device("/xiaozhi/v1/", DEVICE) as second:
+            assert await close_of(first) == (1000, "replaced")
+            await second.send_message("y")
+            assert await second.get_message() == "y"
+            assert len(house.roster) == 1
+
+
+async def test_errors_beside_a_cancellation_do_not_escape(make_house, autojump_clock):
+    """Both at once make a group that no plain `except Exception` catches."""
+
+    class Clumsy:
+        def __init__(self, handshake, session_id):
+            self.outbox = Silent()
+
+        async def run(self, receive):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise RuntimeError("clumsy")
+
+        def end(self, closing):
+            raise AssertionError
+
+    house = make_house(factory=Clumsy)
+    ours, theirs = trio.testing.memory_stream_pair()
+    with trio.move_on_after(1) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.gateway.attend, theirs, "peer")
+            await ours.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert house.counted("connection_failures") == 1
+
+
+@pytest.fixture
+def serve(make_house, nursery):
+    async def start(**settings):
+        server = ServerSettings(host="127.0.0.1", websocket_port=0, drain_seconds=0.5)
+        house = make_house(server=server, **settings)
+        addresses = await nursery.start(house.gateway.serve)
+        return house, addresses[0]
+
+    return start
+
+
+@pytest.mark.sockets
+async def test_serves_over_sockets_and_drains(serve):
+    house, (host, port) = await serve()
+    async with await trio.open_tcp_stream(host, port) as silent:
+        async with await trio.open_tcp_stream(host, port) as stream:
+            await stream.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
+            assert b" 101 " in await stream.receive_some()
+            with trio.fail_after(3):
+                house.gateway.stop()
+                frame = await house.everything(stream)
+                assert await house.everything(silent) == b""
+        assert frame == b"\x88\x11" + GOING_AWAY.to_bytes(2) + b"server_shutdown"
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream(host, port)
+    assert house.lines("gateway drains")
+
+
+@pytest.mark.sockets
+async def test_drain_does_not_wait_for_a_session_that_will_not_end(make_house):
+    class Deaf:
+        def __init__(self, handshake, session_id):
+            self.outbox = None
+
+        async def run(self, receive):
+            await trio.sleep_forever()
+
+        def end(self, closing):
+            pass
+
+    server = ServerSettings(host="127.0.0.1", websocket_port=0, drain_seconds=0.1)
+    house = make_house(server=server, factory=Deaf)
+    house.gateway.stop()
+    with trio.fail_after(2):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(house.gateway.serve)
+
+
+@pytest.mark.sockets
+async def test_too_many_connections_are_told_so(serve):
+    house, (host, port) = await serve(limits=LimitSettings(connections=1))
+    async with await trio.open_tcp_stream(host, port) as first:
+        await first.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
+        assert b" 101 " in await first.receive_some()
+        async with await trio.open_tcp_stream(host, port) as second:
+            await second.send_all(b"GET / HTTP/1.1\r\n\r\n" * 100)
+            with trio.fail_after(3):
+                answer = await house.everything(second)
+    assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["reason"] == "too_many_connections"
+    assert house.counted("handshakes_refused", reason="too_many_connections") == 1
+
+
+@pytest.mark.sockets
+async def test_session_is_cut_off_at_the_end_of_the_drain(serve):
+    class Deaf:
+        def __init__(self, handshake, session_id):
+            self.outbox = Silent()
+
+        async def run(self, receive):
+            await trio.sleep_forever()
+
+        def end(self, closing):
+            pass
+
+    house, (host, port) = await serve(factory=Deaf)
+    async with await trio.open_tcp_stream(host, port) as stream:
+        await stream.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
+        assert b" 101 " in await stream.receive_some()
+        house.gateway.stop()
+        with trio.fail_after(3):
+            assert await house.everything(stream) == b""
+    with trio.fail_after(1):
+        while not house.lines("drain cut short"):
+            await trio.sleep(0.01)
+    (line,) = house.lines("device disconnected")
+    assert line["reason"] == "cut_short"
+
+
+@pytest.mark.sockets
+async def test_a_rush_beyond_all_limits_is_just_closed(serve, monkeypatch):
+    monkeypatch.setattr("xiaozhi_trio.gateway.gateway._TURNED_AWAY_AT_ONCE", 0)
+    house, (host, port) = await serve(limits=LimitSettings(connections=1))
+    async with await trio.open_tcp_stream(host, port) as first:
+        await first.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
+        assert b" 101 " in await first.receive_some()
+        async with await trio.open_tcp_stream(host, port) as second:
+            with trio.fail_after(1):
+                assert await house.everything(second) == b""
+    assert house.counted("handshakes_refused", reason="too_many_connections") == 1
+
+
+def test_an_address_that_is_gone_is_unknown():
+    from xiaozhi_trio.gateway.gateway import _peer_of
+
+    @attrs.frozen
+    class Gone:
+        def getpeername(self):
+            raise OSError(errno.ENOTCONN, "not connected")
+
+    @attrs.frozen
+    class Stream:
+        socket: Gone
+
+    assert _peer_of(Stream(Gone())) == "unknown"
