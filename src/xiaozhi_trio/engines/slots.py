@@ -100,6 +100,10 @@ class EngineSlot(Generic[EngineT]):
             ) from self._error
         return self._engine
 
+    def ready_nowait(self) -> EngineT | None:
+        """The engine if it is loaded, else None."""
+        return self._engine if self._status is SlotStatus.READY else None
+
     async def load(self) -> None:
         """Load the engine; returns when it is ready or has failed for good.
 

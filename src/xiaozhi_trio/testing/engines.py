@@ -181,7 +181,8 @@ class Tone:
         """The tone for a text."""
         samples = sample_rate * self.ms_per_character * len(text) // 1000
         phase = np.arange(samples) * (2 * np.pi * self.hertz / sample_rate)
-        return (np.sin(phase) * self.level).astype(np.int16).tobytes()
+        pcm: bytes = (np.sin(phase) * self.level).astype(np.int16).tobytes()
+        return pcm
 
 
 class ScriptedSynthesizer(_Loads):

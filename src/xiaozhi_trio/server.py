@@ -1,0 +1,295 @@
+"""The whole server: built from its settings, run in one nursery, drained on a signal."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+from loguru import logger
+
+from xiaozhi_trio import __version__
+from xiaozhi_trio.audio import libopus
+from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.engines.model_store import ModelStore, default_model_directory
+from xiaozhi_trio.engines.slots import EngineSet, SlotStatus
+from xiaozhi_trio.gateway.authentication import Authenticator
+from xiaozhi_trio.gateway.gateway import Gateway
+from xiaozhi_trio.gateway.listener import CannotListen, load_tls
+from xiaozhi_trio.http.advertise import Approach, http_url, lan_addresses, websocket_url
+from xiaozhi_trio.http.app import build_app
+from xiaozhi_trio.http.server import HttpListenError, serve_http
+from xiaozhi_trio.http.services import HttpServices
+from xiaozhi_trio.session.encoding import encoding_threads
+from xiaozhi_trio.session.roster import Roster
+from xiaozhi_trio.session.session import Session, SessionServices
+from xiaozhi_trio.store.secret import SecretUnavailable, load_or_create_secret, state_folder
+from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.telemetry.logging import hide_secret
+from xiaozhi_trio.wire.token import TokenSigner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from xiaozhi_trio.wire.handshake import Handshake
+
+_SECONDS_PER_DAY: Final = 86_400
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_ENGINE_CLOSE_SECONDS: Final = 5.0
+
+
+class StartError(Exception):
+    """The server cannot start; the text says why and what to do."""
+
+
+@attrs.frozen(kw_only=True)
+class ServingAddresses:
+    """Where the server can be reached, once it listens."""
+
+    websocket_urls: tuple[str, ...]
+    """One for every LAN address, to be given to devices."""
+    ota_urls: tuple[str, ...]
+    """One for every LAN address, to be given to devices and to the browser page."""
+    websocket_port: int
+    http_port: int
+
+
+@attrs.frozen(kw_only=True)
+class _Credentials:
+    """What tokens are signed with."""
+
+    signer: TokenSigner
+    """Verifies, and issues with the time of the call."""
+    issuer: TokenSigner
+    """Issues the same token for a while: firmware writes each new one to its flash memory."""
+
+
+@attrs.define(kw_only=True)
+class Server:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    engines: EngineSet
+    credentials: _Credentials
+    roster: Roster = attrs.field(factory=Roster)
+    counters: Counters = attrs.field(factory=Counters)
+    shutdown: trio.Event = attrs.field(factory=trio.Event)
+    _began: float = attrs.field(factory=time.monotonic)
+    _websocket_port: int = 0
+    _http_port: int = 0
+
+    @classmethod
+    async def build(cls, settings: Settings) -> Server:
+        """Put the parts together; nothing listens or loads yet. Raises `StartError`."""
+        try:
+            libopus.bindings()
+            return cls(
+                settings=settings,
+                engines=EngineSet.of(settings, _model_store(settings)),
+                credentials=await trio.to_thread.run_sync(_credentials, settings),
+            )
+        except (libopus.OpusMissingError, EngineError, SecretUnavailable) as error:
+            raise StartError(str(error)) from error
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[ServingAddresses] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until `shutdown` is set, then drain. Raises `StartError`."""
+        failure: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    gateway = await self._gateway()
+                    self._http_port = await nursery.start(
+                        partial(serve_http, self._app(), self.settings, shutdown=self.shutdown)
+                    )
+                    bound = await nursery.start(gateway.serve)
+                except (CannotListen, HttpListenError) as error:
+                    failure = error
+                    nursery.cancel_scope.cancel()
+                else:
+                    self._websocket_port = bound[0][1]
+                    task_status.started(self._addresses())
+                    nursery.start_soon(self._load_engines)
+                    await self.shutdown.wait()
+                    gateway.stop()
+        finally:
+            with trio.move_on_after(_ENGINE_CLOSE_SECONDS, shield=True):
+                await self.engines.aclose()
+        if failure is not None:
+            raise StartError(str(failure)) from failure
+
+    async def _gateway(self) -> Gateway:
+        settings = self.settings
+        return Gateway(
+            server=settings.server,
+            limits=settings.limits,
+            authenticator=Authenticator(
+                self.credentials.signer if settings.authentication.enabled else None,
+                settings.authentication.allowed_devices,
+            ),
+            sessions=self._sessions(),
+            roster=self.roster,
+            counters=self.counters,
+            health=self.health,
+            tls=await trio.to_thread.run_sync(load_tls, settings.server),
+        )
+
+    def _sessions(self) -> Callable[[Handshake, str], Session]:
+        services = SessionServices(
+            settings=self.settings,
+            engines=self.engines,
+            run_encoding=encoding_threads(),
+            vision=self._vision,
+        )
+        return lambda handshake, session_id: Session(handshake, session_id, services)
+
+    def _vision(self, handshake: Handshake) -> tuple[str, str]:
+        approach = Approach(host_header=handshake.host, local_port=self._http_port)
+        return (
+            f"{http_url(self.settings.server, approach=approach)}/mcp/vision/explain",
+            self.credentials.issuer.issue(handshake.client_id, handshake.device_id),
+        )
+
+    def _app(self) -> Any:
+        return build_app(
+            HttpServices(
+                settings=self.settings,
+                tokens=self.credentials.issuer,
+                websocket_port=lambda: self._websocket_port,
+                health=self.health,
+            )
+        )
+
+    async def _load_engines(self) -> None:
+        """Load the engines while devices are already greeted, until all are or the server stops."""
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_at_shutdown, nursery.cancel_scope)
+            await self.engines.load()
+            nursery.cancel_scope.cancel()
+            states = self.engines.states()
+            failed = [name for name, state in states.items() if state.status is SlotStatus.FAILED]
+            log = logger.bind(seconds=round(trio.current_time() - began, 1))
+            if failed:
+                log.bind(failed=failed).error("some engines are not ready")
+            else:
+                log.info("all engines are ready")
+
+    async def _cancel_at_shutdown(self, scope: trio.CancelScope) -> None:
+        await self.shutdown.wait()
+        scope.cancel()
+
+    def _addresses(self) -> ServingAddresses:
+        server = self.settings.server
+        hosts = lan_addresses() or ["127.0.0.1"]
+        approaches = [Approach(host_header=host, local_port=self._http_port) for host in hosts]
+        return ServingAddresses(
+            websocket_urls=_distinct(
+                websocket_url(server, port=self._websocket_port, approach=approach)
+                for approach in approaches
+            ),
+            ota_urls=_distinct(
+                f"{http_url(server, approach=approach)}/xiaozhi/ota/" for approach in approaches
+            ),
+            websocket_port=self._websocket_port,
+            http_port=self._http_port,
+        )
+
+    def health(self) -> Mapping[str, Any]:
+        """What `/health` tells."""
+        states = self.engines.states()
+        statuses = {state.status for state in states.values()}
+        status = "ok"
+        if SlotStatus.FAILED in statuses:
+            status = "degraded"
+        elif SlotStatus.LOADING in statuses:
+            status = "loading"
+        return {
+            "status": status,
+            "version": __version__,
+            "uptime_seconds": round(time.monotonic() - self._began, 1),
+            "sessions": len(self.roster),
+            "engines": {
+                name: {
+                    "engine": state.engine,
+                    "state": state.status.value,
+                    "seconds": round(state.seconds, 1),
+                    **({"reason": state.reason} if state.reason else {}),
+                }
+                for name, state in states.items()
+            },
+        }
+
+
+async def serve(
+    settings: Settings,
+    *,
+    task_status: trio.TaskStatus[ServingAddresses] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a server until SIGINT or SIGTERM: the first drains, the second ends at once.
+
+    Raises `StartError`.
+    """
+    server = await Server.build(settings)
+    failure: StartError | None = None
+    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, signals, server.shutdown, nursery.cancel_scope)
+            try:
+                await server.run(task_status=task_status)
+            except StartError as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _stop_on_signal(signals: Any, shutdown: trio.Event, everything: trio.CancelScope) -> None:
+    async for number in signals:
+        logger.bind(signal=signal.Signals(number).name).info("stopping")
+        if shutdown.is_set():
+            everything.cancel()
+        shutdown.set()
+
+
+def _model_store(settings: Settings) -> ModelStore:
+    configured = settings.models.directory
+    directory = Path(configured).expanduser() if configured else default_model_directory()
+    return ModelStore(directory, sources=settings.models.sources)
+
+
+def _credentials(settings: Settings) -> _Credentials:
+    """The signers of the configured, kept or newly made secret. Raises `SecretUnavailable`."""
+    authentication = settings.authentication
+    secret = authentication.secret
+    if not secret:
+        try:
+            secret = load_or_create_secret(state_folder(settings.state.directory))
+        except SecretUnavailable as error:
+            if authentication.enabled:
+                raise
+            logger.bind(reason=str(error)).warning("tokens are good until the next start only")
+            secret = secrets.token_urlsafe(32)
+    hide_secret(secret)
+    lifetime = authentication.token_days * _SECONDS_PER_DAY
+    period = min(_SECONDS_PER_DAY, lifetime / 4)
+    signer = TokenSigner(
+        secret=secret,
+        lifetime_seconds=lifetime,
+        clock_skew_seconds=authentication.clock_skew_seconds,
+    )
+    return _Credentials(
+        signer=signer,
+        issuer=attrs.evolve(signer, clock=lambda: time.time() // period * period),
+    )
+
+
+def _distinct(texts: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))

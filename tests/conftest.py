@@ -1,0 +1,105 @@
+"""Fixtures that put a session and a simulated device together, in memory, on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
+from xiaozhi_trio.session.session import Session, SessionServices
+from xiaozhi_trio.testing import (
+    LoudnessDetector,
+    MemoryLink,
+    ScriptedLanguageModel,
+    ScriptedRecognizer,
+    ScriptedSynthesizer,
+    SimulatedDevice,
+    encode_inline,
+)
+from xiaozhi_trio.wire.closing import Closing
+from xiaozhi_trio.wire.handshake import Handshake
+
+
+@attrs.define
+class Talk:
+    """A session under test with the device that talks to it."""
+
+    session: Session
+    device: SimulatedDevice
+    link: MemoryLink
+    asr: ScriptedRecognizer
+    llm: ScriptedLanguageModel
+    tts: ScriptedSynthesizer
+    closing: Closing | None = None
+
+    async def run(self) -> None:
+        """What the gateway does for a session: its reader and its one writer."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write)
+            self.closing = await self.session.run(self.link.from_device.receive)
+            self.session.outbox.close()
+
+    async def _write(self) -> None:
+        async with self.link.to_device:
+            while True:
+                try:
+                    payload = await self.session.outbox.next_payload()
+                except trio.EndOfChannel:
+                    return
+                await self.link.to_device.send(payload)
+
+
+StartTalk = Callable[..., Awaitable[Talk]]
+
+
+@pytest.fixture
+async def talk(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> StartTalk:
+    """Start a session with scripted engines and a device that has not said hello yet."""
+
+    async def start(
+        *,
+        asr: ScriptedRecognizer | None = None,
+        llm: ScriptedLanguageModel | None = None,
+        tts: ScriptedSynthesizer | None = None,
+        vad: LoudnessDetector | None = None,
+        load: bool = False,
+        settings: Settings | None = None,
+        handshake: dict[str, Any] | None = None,
+        **device: Any,
+    ) -> Talk:
+        asr = asr or ScriptedRecognizer()
+        llm = llm or ScriptedLanguageModel()
+        tts = tts or ScriptedSynthesizer()
+        of = EngineSlot if load else EngineSlot.of_ready
+        engines = EngineSet(
+            vad=of(vad or LoudnessDetector()), asr=of(asr), llm=of(llm), tts=of(tts)
+        )
+        if load:
+            nursery.start_soon(engines.load)
+        link = MemoryLink()
+        simulated = SimulatedDevice(link, **device)
+        session = Session(
+            Handshake(
+                device_id="aa:bb:cc:dd:ee:01",
+                protocol_version=simulated.binary_version,
+                **(handshake or {}),
+            ),
+            "f" * 32,
+            SessionServices(
+                settings=settings or Settings(),
+                engines=engines,
+                run_encoding=encode_inline,
+                vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
+            ),
+        )
+        talk = Talk(session, simulated, link, asr, llm, tts)
+        nursery.start_soon(talk.run)
+        nursery.start_soon(simulated.listen_to_server)
+        return talk
+
+    return start
