@@ -67,7 +67,7 @@ def _is_list_marker(before: str) -> bool:
     rest = before.rstrip(_DIGITS)
     if not 1 <= len(before) - len(rest) <= 3:
         return False
-    if rest[-1:] in _INSIDE_NUMBERS and rest[-2:-1].isalnum():
+    if rest[-1:] in _INSIDE_NUMBERS and rest[-2:-1].isdigit():
         return False
     stem = rest.rstrip(_BETWEEN_ITEMS)
     return not stem or stem[-1] in _BEFORE_ITEMS
