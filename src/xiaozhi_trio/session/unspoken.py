@@ -20,13 +20,14 @@ _TAGS: Final = (
     "|script|style"
 )
 # A fence opens a line of its own or ends one; on one line with its end it is inline code,
-# which is spoken. Every part has a bound, so that what is held back has one too.
+# which is spoken. Every part has a bound, so that what is held back has one too; and none
+# can contain the beginning of another, so that the first to begin is the first to be found.
 _OPENING = regex.compile(
-    r"(?P<inline>`{3,16}[^`\n]{1,120}`{1,16}+)"
-    r"|(?P<fence>`{3,16})(?P<info>[^`\n]{0,120})\n"
+    r"(?P<inline>`{3,16}[^`<\n]{1,120}`{1,16}+(?=[^`]))"
+    r"|(?P<fence>`{3,16})(?P<info>[^`<\n]{0,120})\n"
     rf"|(?i:<(?P<tag>{_TAGS})\b(?:[^<>\n`/]|/(?!>)){{0,120}}>)"
     r"|(?P<comment><!--)"
-    rf"|(?P<token>(?i:</(?:{_TAGS})>|<(?:{_TAGS})/>)|<[|｜][^<>|｜\n]{{1,60}}[|｜]>)"
+    rf"|(?P<token>(?i:</(?:{_TAGS})>|<(?:{_TAGS})/>)|<[|｜][^<>`|｜\n]{{1,60}}[|｜]>)"
 )
 _COMMENT_END = regex.compile("-->")
 _PROSE: Final = frozenset({"markdown", "md", "plain", "plaintext", "text", "txt"})
