@@ -1,0 +1,208 @@
+"""The threads one embedded model runs in, and the bounded queue in front of them.
+
+A model is used by every session of the process. Each has its own
+`ModelWorkers`: a capacity limiter (so that one model cannot take the threads of
+another), a bound on how many may wait for it, and a way to tell a running job
+that nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import outcome
+import trio
+
+from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+T = TypeVar("T")
+
+
+class Stop:
+    """Tells a job in a thread that its result is no longer wanted.
+
+    Safe to use from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_set = False
+        self._action: Callable[[], None] | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """True once the result is no longer wanted."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Ask the job to end."""
+        with self._lock:
+            self._is_set = True
+            action, self._action = self._action, None
+        if action is not None:
+            action()
+
+    def on_set(self, action: Callable[[], None]) -> None:
+        """Have `action` called once by `set`, or now if that was already called.
+
+        For a library that can be interrupted by a flag of its own. `action` runs
+        on the event loop's thread and must not block; a later one replaces it.
+        """
+        with self._lock:
+            if not self._is_set:
+                self._action = action
+                return
+        action()
+
+
+@attrs.frozen
+class WorkerStatistics:
+    """How busy a model is."""
+
+    busy: int
+    """Threads at work."""
+    waiting: int
+    """Callers in the queue."""
+    last_wait: float
+    """Seconds the latest job to start had waited for its thread."""
+    longest_wait: float
+    """Seconds the unluckiest job so far had waited."""
+
+
+class ModelWorkers:
+    """Runs one model's blocking calls, at most `workers` at once and `queue` waiting."""
+
+    def __init__(self, engine: str, *, workers: int, queue: int) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._limiter = trio.CapacityLimiter(workers)
+        self._running: set[Stop] = set()
+        self._closed = False
+        self._last_wait = 0.0
+        self._longest_wait = 0.0
+
+    def statistics(self) -> WorkerStatistics:
+        """The load at this moment."""
+        now = self._limiter.statistics()
+        return WorkerStatistics(
+            busy=now.borrowed_tokens,
+            waiting=now.tasks_waiting,
+            last_wait=self._last_wait,
+            longest_wait=self._longest_wait,
+        )
+
+    async def run(self, job: Callable[[Stop], T], *, abandon: bool = False) -> T:
+        """Run `job` in a thread and give its result.
+
+        On cancellation the job's `Stop` is set. By default this call then waits
+        until the job has ended, so `job` must heed it within a fraction of a
+        second. With `abandon` it returns at once and only the thread is kept
+        until the job ends: for libraries that cannot be interrupted.
+
+        Raises `EngineError`: BUSY when the queue is full, UNAVAILABLE once closed,
+        and whatever `job` raises.
+        """
+        self._admit()
+        stop = Stop()
+        asked = perf_counter()
+
+        def in_thread() -> outcome.Outcome[T]:
+            self._note_wait(perf_counter() - asked)
+            if self._closed:
+                return outcome.Error(self._shut_down())
+            return outcome.capture(job, stop)
+
+        self._running.add(stop)
+        try:
+            # The outcome is carried out of the nursery unopened: a nursery would
+            # wrap the job's error into an exception group.
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_set_when_cancelled, stop)
+                result = await trio.to_thread.run_sync(
+                    in_thread, abandon_on_cancel=abandon, limiter=self._limiter
+                )
+                nursery.cancel_scope.cancel()
+        finally:
+            self._running.discard(stop)
+        return result.unwrap()
+
+    @trio.as_safe_channel
+    async def stream(
+        self, job: Callable[[Stop, Callable[[T], None]], None], *, room: int
+    ) -> AsyncGenerator[T]:
+        """Run `job` in a thread and give what it emits, as a context manager around an iterator.
+
+        `job` may emit at most `room` items. All of them have a place from the start,
+        so that a slow reader never holds the model. Leaving the block ends the job
+        first. Errors as in `run`, raised where the block is left.
+        """
+        send, receive = trio.open_memory_channel[T](room)
+        failure: EngineError | None = None
+
+        async def produce() -> None:
+            nonlocal failure
+
+            def emitting(stop: Stop) -> None:
+                job(stop, lambda item: trio.from_thread.run_sync(send.send_nowait, item))
+
+            with send:
+                try:
+                    await self.run(emitting)
+                except EngineError as error:
+                    # Raised below, where no nursery wraps it into a group.
+                    failure = error
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(produce)
+            with receive:
+                async for item in receive:
+                    yield item
+        if failure is not None:
+            raise failure
+
+    async def aclose(self) -> None:
+        """Refuse new jobs, ask running ones to end and wait until all threads are free."""
+        self._closed = True
+        for stop in self._running:
+            stop.set()
+        # Holding every place, for good, means that no thread is left inside the model.
+        for _ in range(math.ceil(self._limiter.total_tokens)):
+            await self._limiter.acquire_on_behalf_of(object())
+
+    def _admit(self) -> None:
+        if self._closed:
+            raise self._shut_down()
+        if self._limiter.available_tokens > 0:
+            return
+        waiting = self._limiter.statistics().tasks_waiting
+        if waiting >= self._queue:
+            raise EngineError(
+                f"{waiting} requests wait already, the most allowed (setting `queue`)",
+                engine=self._engine,
+                category=EngineErrorCategory.BUSY,
+                retryable=True,
+            )
+
+    def _shut_down(self) -> EngineError:
+        return EngineError(
+            "is shut down", engine=self._engine, category=EngineErrorCategory.UNAVAILABLE
+        )
+
+    def _note_wait(self, seconds: float) -> None:
+        self._last_wait = seconds
+        self._longest_wait = max(self._longest_wait, seconds)
+
+
+async def _set_when_cancelled(stop: Stop) -> None:
+    # Also set when the job has ended by itself, where nobody looks at it any more.
+    try:
+        await trio.sleep_forever()
+    finally:
+        stop.set()
