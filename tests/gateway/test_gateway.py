@@ -2,35 +2,42 @@ from __future__ import annotations
 
 import errno
 import json
+from typing import TYPE_CHECKING, Any, Never
 
 import attrs
 import pytest
 import trio
 import trio.testing
-from trio_websocket import ConnectionClosed
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from xiaozhi_trio.config.settings import LimitSettings, ServerSettings
-from xiaozhi_trio.wire.closing import GOING_AWAY
+from xiaozhi_trio.wire.closing import GOING_AWAY, Closing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from xiaozhi_trio.wire.handshake import Handshake
 
 DEVICE = (b"Device-Id", b"AA-BB-CC-DD-EE-FF")
 
 
 class Silent:
-    async def next_payload(self):
+    async def next_payload(self) -> None:
         await trio.sleep_forever()
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
-async def close_of(websocket):
+async def close_of(websocket: WebSocketConnection) -> tuple[int, str | None]:
     with pytest.raises(ConnectionClosed) as caught:
-        while True:
-            await websocket.get_message()
+        await websocket.get_message()
     return caught.value.reason.code, caught.value.reason.reason
 
 
-async def test_device_is_echoed_and_leaves_cleanly(house, autojump_clock):
+async def test_device_is_echoed_and_leaves_cleanly(
+    house: Any, autojump_clock: trio.testing.MockClock
+) -> None:
     async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
         await websocket.send_message("你好")
         assert await websocket.get_message() == "你好"
@@ -50,7 +57,9 @@ async def test_device_is_echoed_and_leaves_cleanly(house, autojump_clock):
     assert line["peer_code"] == 1000
 
 
-async def test_session_that_ends_says_why(house, autojump_clock):
+async def test_session_that_ends_says_why(
+    house: Any, autojump_clock: trio.testing.MockClock
+) -> None:
     async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
         await websocket.send_message("one")
         await websocket.send_message("bye")
@@ -58,7 +67,9 @@ async def test_session_that_ends_says_why(house, autojump_clock):
         assert await close_of(websocket) == (1000, "goodbye")
 
 
-async def test_crash_is_logged_and_closes_1011_and_the_next_is_served(house, autojump_clock):
+async def test_crash_is_logged_and_closes_1011_and_the_next_is_served(
+    house: Any, autojump_clock: trio.testing.MockClock
+) -> None:
     async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
         await websocket.send_message("last words")
         await websocket.send_message("crash")
@@ -72,8 +83,10 @@ async def test_crash_is_logged_and_closes_1011_and_the_next_is_served(house, aut
         assert await websocket.get_message() == "x"
 
 
-async def test_failing_factory_closes_1011(make_house, autojump_clock):
-    def factory(handshake, session_id):
+async def test_failing_factory_closes_1011(
+    make_house: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    def factory(handshake: Handshake, session_id: str) -> Never:
         raise RuntimeError("no model")
 
     house = make_house(factory=factory)
@@ -82,7 +95,9 @@ async def test_failing_factory_closes_1011(make_house, autojump_clock):
     assert house.counted("connection_failures") == 1
 
 
-async def test_vanished_peer_is_an_info_line(house, autojump_clock):
+async def test_vanished_peer_is_an_info_line(
+    house: Any, autojump_clock: trio.testing.MockClock
+) -> None:
     async with house.peer() as stream:
         await stream.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
         await stream.receive_some()
@@ -91,7 +106,9 @@ async def test_vanished_peer_is_an_info_line(house, autojump_clock):
     assert house.counted("connection_failures") == 0
 
 
-async def test_second_connection_replaces_the_first(house, autojump_clock):
+async def test_second_connection_replaces_the_first(
+    house: Any, autojump_clock: trio.testing.MockClock
+) -> None:
     async with house.device("/xiaozhi/v1/", DEVICE) as first:
         await first.send_message("x")
         await first.get_message()
@@ -102,14 +119,16 @@ async def test_second_connection_replaces_the_first(house, autojump_clock):
             assert len(house.roster) == 1
 
 
-async def test_errors_beside_a_cancellation_do_not_escape(make_house, autojump_clock):
+async def test_errors_beside_a_cancellation_do_not_escape(
+    make_house: Any, autojump_clock: trio.testing.MockClock
+) -> None:
     """Both at once make a group that no plain `except Exception` catches."""
 
     class Clumsy:
-        def __init__(self, handshake, session_id):
+        def __init__(self, handshake: Handshake, session_id: str) -> None:
             self.outbox = Silent()
 
-        async def run(self, receive):
+        async def run(self, receive: Any) -> Never:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.sleep_forever)
                 try:
@@ -117,7 +136,7 @@ async def test_errors_beside_a_cancellation_do_not_escape(make_house, autojump_c
                 finally:
                     raise RuntimeError("clumsy")
 
-        def end(self, closing):
+        def end(self, closing: Closing) -> Never:
             raise AssertionError
 
     house = make_house(factory=Clumsy)
@@ -132,18 +151,24 @@ async def test_errors_beside_a_cancellation_do_not_escape(make_house, autojump_c
 
 
 @pytest.fixture
-def serve(make_house, nursery):
-    async def start(**settings):
+def serve(make_house: Any, nursery: trio.Nursery) -> Callable[..., Awaitable[Any]]:
+    async def start(**settings: Any) -> tuple[Any, tuple[str, int]]:
         server = ServerSettings(host="127.0.0.1", websocket_port=0, drain_seconds=0.5)
         house = make_house(server=server, **settings)
-        addresses = await nursery.start(house.gateway.serve)
+        house.closed = trio.Event()
+
+        async def serve(*, task_status: trio.TaskStatus[list[tuple[str, int]]]) -> None:
+            await house.gateway.serve(task_status=task_status)
+            house.closed.set()
+
+        addresses: list[tuple[str, int]] = await nursery.start(serve)
         return house, addresses[0]
 
     return start
 
 
 @pytest.mark.sockets
-async def test_serves_over_sockets_and_drains(serve):
+async def test_serves_over_sockets_and_drains(serve: Any) -> None:
     house, (host, port) = await serve()
     async with await trio.open_tcp_stream(host, port) as silent:
         async with await trio.open_tcp_stream(host, port) as stream:
@@ -160,15 +185,15 @@ async def test_serves_over_sockets_and_drains(serve):
 
 
 @pytest.mark.sockets
-async def test_drain_does_not_wait_for_a_session_that_will_not_end(make_house):
+async def test_drain_does_not_wait_for_a_session_that_will_not_end(make_house: Any) -> None:
     class Deaf:
-        def __init__(self, handshake, session_id):
+        def __init__(self, handshake: Handshake, session_id: str) -> None:
             self.outbox = None
 
-        async def run(self, receive):
+        async def run(self, receive: Any) -> None:
             await trio.sleep_forever()
 
-        def end(self, closing):
+        def end(self, closing: Closing) -> None:
             pass
 
     server = ServerSettings(host="127.0.0.1", websocket_port=0, drain_seconds=0.1)
@@ -180,7 +205,7 @@ async def test_drain_does_not_wait_for_a_session_that_will_not_end(make_house):
 
 
 @pytest.mark.sockets
-async def test_too_many_connections_are_told_so(serve):
+async def test_too_many_connections_are_told_so(serve: Any) -> None:
     house, (host, port) = await serve(limits=LimitSettings(connections=1))
     async with await trio.open_tcp_stream(host, port) as first:
         await first.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
@@ -195,15 +220,15 @@ async def test_too_many_connections_are_told_so(serve):
 
 
 @pytest.mark.sockets
-async def test_session_is_cut_off_at_the_end_of_the_drain(serve):
+async def test_session_is_cut_off_at_the_end_of_the_drain(serve: Any) -> None:
     class Deaf:
-        def __init__(self, handshake, session_id):
+        def __init__(self, handshake: Handshake, session_id: str) -> None:
             self.outbox = Silent()
 
-        async def run(self, receive):
+        async def run(self, receive: Any) -> None:
             await trio.sleep_forever()
 
-        def end(self, closing):
+        def end(self, closing: Closing) -> None:
             pass
 
     house, (host, port) = await serve(factory=Deaf)
@@ -213,15 +238,16 @@ async def test_session_is_cut_off_at_the_end_of_the_drain(serve):
         house.gateway.stop()
         with trio.fail_after(3):
             assert await house.everything(stream) == b""
-    with trio.fail_after(1):
-        while not house.lines("drain cut short"):
-            await trio.sleep(0.01)
+    await house.closed.wait()
+    assert house.lines("drain cut short")
     (line,) = house.lines("device disconnected")
     assert line["reason"] == "cut_short"
 
 
 @pytest.mark.sockets
-async def test_a_rush_beyond_all_limits_is_just_closed(serve, monkeypatch):
+async def test_a_rush_beyond_all_limits_is_just_closed(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("xiaozhi_trio.gateway.gateway._TURNED_AWAY_AT_ONCE", 0)
     house, (host, port) = await serve(limits=LimitSettings(connections=1))
     async with await trio.open_tcp_stream(host, port) as first:
@@ -233,12 +259,12 @@ async def test_a_rush_beyond_all_limits_is_just_closed(serve, monkeypatch):
     assert house.counted("handshakes_refused", reason="too_many_connections") == 1
 
 
-def test_an_address_that_is_gone_is_unknown():
+def test_an_address_that_is_gone_is_unknown() -> None:
     from xiaozhi_trio.gateway.gateway import _peer_of
 
     @attrs.frozen
     class Gone:
-        def getpeername(self):
+        def getpeername(self) -> Never:
             raise OSError(errno.ENOTCONN, "not connected")
 
     @attrs.frozen
