@@ -22,7 +22,9 @@ async def test_the_first_page_names_the_ota_address(open_client: OpenClient) -> 
     assert "http://192.168.7.20:8003/xiaozhi/ota/" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/xiaozhi/ota/nothing", "/xiaozhi", "/%ff"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/xiaozhi/ota/nothing", "/xiaozhi/ota//", "/xiaozhi", "/%ff"]
+)
 async def test_an_unknown_path_is_told_the_ota_path(open_client: OpenClient, path: str) -> None:
     async with open_client() as client:
         answer = await client.get(path)

@@ -7,6 +7,7 @@ import pytest
 
 from xiaozhi_trio.config.settings import AuthenticationSettings
 from xiaozhi_trio.http.ota import BODY_BYTES, OtaEndpoint, reported_version
+from xiaozhi_trio.telemetry.counters import Count, Counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,16 +115,20 @@ async def test_a_body_at_the_limit_is_taken_and_above_it_refused(open_client: Op
     assert above.json()["error"] == "body_too_large"
 
 
-async def test_a_refusal_is_logged_with_its_reason(
+async def test_a_refusal_is_logged_and_counted_with_its_reason(
     open_client: OpenClient, log_lines: list[tuple[str, str, dict[str, Any]]]
 ) -> None:
-    async with open_client() as client:
+    counters = Counters()
+    async with open_client(counters=counters) as client:
         await client.post(OTA, headers={"Device-Id": "../etc"})
     assert (
         "INFO",
         "http request refused",
         {"reason": "device_id_malformed", "peer": "192.168.7.99", "path": OTA},
     ) in log_lines
+    assert counters.snapshot() == (
+        Count("http_requests_refused", (("reason", "device_id_malformed"),), 1),
+    )
 
 
 async def test_no_token_is_logged(

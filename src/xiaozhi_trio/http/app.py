@@ -78,6 +78,7 @@ def build_app(services: HttpServices) -> Starlette:
             ClientDisconnect: errors.answer_disconnect,
         },
     )
+    app.state.counters = services.counters
     # Firmware does not follow redirects; a path that is not a route is told so.
     app.router.redirect_slashes = False
     return app

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
     from starlette.requests import HTTPConnection, Request
 
+    from xiaozhi_trio.telemetry.counters import Counters
+
 _BAD_REQUEST = 400
 _NOT_FOUND = 404
 
@@ -34,8 +36,9 @@ def error_response(status: int, reason: str, message: str) -> JSONResponse:
 
 
 async def answer_refused(request: Request, failure: Exception) -> Response:
-    """Tell the peer and the log the same reason."""
+    """Tell the peer, the log and the counters the same reason."""
     refused = cast("RequestRefused", failure)
+    _counters(request).count("http_requests_refused", reason=refused.reason)
     logger.bind(reason=refused.reason, peer=_peer(request), path=request.scope["path"]).info(
         "http request refused"
     )
@@ -75,12 +78,18 @@ async def answer_disconnect(request: Request, _failure: Exception) -> Response:
 
 async def answer_failure(connection: HTTPConnection, failure: Exception) -> Response:
     """A fault of ours: the whole of it for the log, none of it for the peer."""
+    _counters(connection).count("http_request_failures")
     logger.opt(exception=failure).bind(path=connection.scope["path"]).error("http request failed")
     return error_response(
         500,
         "internal_error",
         "The server failed to answer; its log says why. 服务器内部错误，详见服务器日志。",
     )
+
+
+def _counters(connection: HTTPConnection) -> Counters:
+    counters: Counters = connection.app.state.counters
+    return counters
 
 
 def _peer(connection: HTTPConnection) -> str:

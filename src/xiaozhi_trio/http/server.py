@@ -29,6 +29,8 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr, wrap_app
 from loguru import logger
 
+from xiaozhi_trio.telemetry.counters import Counters
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,32 +53,20 @@ class HttpListenError(Exception):
     """The HTTP port cannot be listened on; the message says what to change."""
 
 
-@attrs.define
-class HttpCounters:
-    """What happened to connections on the HTTP port since the start."""
-
-    open: int = 0
-    """Now."""
-    accepted: int = 0
-    refused: int = 0
-    """Told 503 because too many were open."""
-    failed: int = 0
-    """Ended by an error that the protocol code did not foresee."""
-
-
 async def serve_http(
     app: ASGIApp,
     settings: Settings,
     *,
     shutdown: trio.Event,
-    counters: HttpCounters | None = None,
+    counters: Counters | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on the HTTP port until `shutdown` is set; reports the bound port when it listens.
 
     After `shutdown` no connection is accepted, idle ones are closed, and requests in
-    progress have `server.drain_seconds` to end. Raises `HttpListenError` where the
-    port cannot be bound.
+    progress have `server.drain_seconds` to end. Counts `http_connections`,
+    `http_connections_ended`, `http_connections_refused` and `http_connection_failures`.
+    Raises `HttpListenError` where the port cannot be bound.
     """
     listeners = await _open_listeners(settings.server.host, settings.server.http_port)
     port: int = listeners[0].socket.getsockname()[1]
@@ -85,7 +75,7 @@ async def serve_http(
         config=_hypercorn_config(settings),
         context=WorkerContext(None),
         limit=settings.limits.connections,
-        counters=counters if counters is not None else HttpCounters(),
+        counters=counters if counters is not None else Counters(),
     )
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
@@ -132,7 +122,7 @@ def _hypercorn_config(settings: Settings) -> Config:
     return config
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class _Guard:
     """Runs each connection so that its failure is its own."""
 
@@ -140,30 +130,33 @@ class _Guard:
     config: Config
     context: WorkerContext
     limit: int
-    counters: HttpCounters
+    counters: Counters
+    _open: int = attrs.field(default=0, init=False)
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one accepted connection to its end; raises nothing but cancellation."""
-        self.counters.accepted += 1
+        self.counters.count("http_connections")
         peer = _peer(stream)
         try:
-            if self.counters.open >= self.limit:
-                self.counters.refused += 1
+            if self._open >= self.limit:
+                self.counters.count("http_connections_refused", reason="too_many_connections")
                 logger.bind(reason="too_many_connections", peer=peer).warning(
                     "http connection refused"
                 )
                 await _refuse(stream)
                 return
-            self.counters.open += 1
+            self._open += 1
             try:
                 await self._serve(stream)
             finally:
-                self.counters.open -= 1
+                self._open -= 1
         except* (OSError, trio.BrokenResourceError) as failures:
             logger.bind(reason=_reasons(failures), peer=peer).debug("http peer gone")
         except* Exception as failures:  # noqa: BLE001 - the guard of the HTTP connections
-            self.counters.failed += 1
+            self.counters.count("http_connection_failures")
             logger.bind(reason=_reasons(failures), peer=peer).warning("http connection failed")
+        finally:
+            self.counters.count("http_connections_ended")
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
@@ -192,7 +185,6 @@ class _Connection(TCPServer):
     """Hypercorn's connection with a bound on each request, that ends when the peer has ended it."""
 
     scope: trio.CancelScope
-    _peer_ended = False
 
     async def run(self) -> None:
         """Serve until either side ends the connection."""
@@ -219,7 +211,7 @@ class _Connection(TCPServer):
                 )
                 await self.idle_task.restart(tasks, self._idle_timeout)
                 await self._read_data()
-                self._peer_ended = True
+                # The peer sends no more: waiting for its next request would keep the socket.
                 await self.idle_task.stop()
         finally:
             await self._close()
@@ -228,9 +220,6 @@ class _Connection(TCPServer):
         """Note where requests begin and end."""
         if isinstance(event, Updated):
             self._restart_clock()
-            if self._peer_ended:
-                # Waiting for another request would keep the socket for nothing.
-                return
         await super().protocol_send(event)
 
     def _restart_clock(self) -> None:
@@ -285,7 +274,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 
 class _HypercornLog(Logger):
-    """Hypercorn's log lines, sent to the log of the server."""
+    """The two lines that Hypercorn's connections log, sent to the log of the server."""
 
     async def access(
         self, request: WWWScope, response: ResponseSummary | None, request_time: float
@@ -298,14 +287,6 @@ class _HypercornLog(Logger):
             status=response["status"] if response is not None else None,
             milliseconds=round(request_time * 1000),
         ).debug("http request answered")
-
-    async def warning(self, message: str, *args: Any, **_kwargs: Any) -> None:
-        """Pass a warning on."""
-        logger.bind(reason=message % args).warning("hypercorn warned")
-
-    async def error(self, message: str, *args: Any, **_kwargs: Any) -> None:
-        """Pass an error on."""
-        logger.bind(reason=message % args).error("hypercorn failed")
 
     async def exception(self, message: str, *args: Any, **_kwargs: Any) -> None:
         """Pass the exception in progress on: the application answers its own, so this is rare."""

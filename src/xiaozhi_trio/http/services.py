@@ -10,6 +10,7 @@ import attrs
 
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.http.advertise import lan_addresses
+from xiaozhi_trio.telemetry.counters import Counters
 
 
 class TokenIssuer(Protocol):
@@ -35,3 +36,5 @@ class HttpServices:
     clock: Callable[[], float] = time.time
     """Unix time in seconds."""
     lan: Callable[[], Sequence[str]] = lan_addresses
+    counters: Counters = attrs.field(factory=Counters)
+    """Gets `http_requests_refused` by reason and `http_request_failures`."""
