@@ -86,7 +86,7 @@ def _sources(sources: tuple[str, ...]) -> None:
 def _existing_file(name: str) -> None:
     if not name:
         return
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_file() and os.access(path, os.R_OK):
         return
     lack = "cannot be read by this user" if path.is_file() else "is no file"

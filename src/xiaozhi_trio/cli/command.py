@@ -1,0 +1,21 @@
+"""The commands together. Each imports what it runs only when it is run, so that help is quick."""
+
+from __future__ import annotations
+
+import click
+
+from xiaozhi_trio.cli.check import check
+from xiaozhi_trio.cli.models import models
+from xiaozhi_trio.cli.options import common_options
+from xiaozhi_trio.cli.serve import serve
+from xiaozhi_trio.cli.token import token
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@common_options
+def program() -> None:
+    """The voice server behind xiaozhi devices. `xiaozhi-trio serve` starts it as it is."""
+
+
+for command in (serve, check, token, models):
+    program.add_command(command)

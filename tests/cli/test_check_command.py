@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from xiaozhi_trio.cli.folders import obstacle_to_writing
+from xiaozhi_trio.engines import registry
+from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from xiaozhi_trio.config.settings import Settings
+    from xiaozhi_trio.engines.registry import EngineKind
+
+    RunCommand = Callable[..., Result]
+
+
+class IdleEngine:
+    closed = 0
+
+    async def aclose(self) -> None:
+        IdleEngine.closed += 1
+
+
+@pytest.fixture(autouse=True)
+def built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines that are made of nothing, but for one called `missing`."""
+    IdleEngine.closed = 0
+
+    def build_engine(kind: EngineKind, settings: Settings, models: object) -> IdleEngine:
+        name = getattr(settings, kind.value).engine
+        if name == "missing":
+            raise EngineError(
+                "no engine has this name", engine=name, category=EngineErrorCategory.UNAVAILABLE
+            )
+        return IdleEngine()
+
+    monkeypatch.setattr(registry, "build_engine", build_engine)
+
+
+def test_the_defaults_are_right(run_command: RunCommand, tmp_path: Path) -> None:
+    result = run_command("check")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "the defaults: OK\n"
+        "  WebSocket       ws://0.0.0.0:8000/xiaozhi/v1/\n"
+        "  OTA             http://0.0.0.0:8003/xiaozhi/ota/\n"
+        "  engines         vad silero, asr whisper, llm llama, tts bilingual (kokoro + hibari)\n"
+        f"  models          {tmp_path}/models "
+        "(to be fetched: silero-vad, whisper-base, qwen2.5-0.5b, kokoro)\n"
+        f"  state           {tmp_path}/state\n"
+        "  authentication  off, any device may connect\n"
+    )
+    assert IdleEngine.closed == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_problem_is_told(run_command: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "bad.pem").write_text("no certificate")
+    (tmp_path / "config.toml").write_text(
+        '[server]\ntls_certificate = "bad.pem"\ntls_key = "bad.pem"\n'
+        '[models]\ndirectory = "file/models"\n[state]\ndirectory = "file"\n'
+        '[authentication]\nenabled = true\n[asr]\nengine = "missing"\n'
+    )
+    result = run_command("check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    headings = [line for line in result.stderr.splitlines() if line.startswith("config.toml")]
+    assert headings == [
+        "config.toml  [server] tls_certificate",
+        "config.toml  [models] directory",
+        "config.toml  [state] directory",
+        "config.toml  [asr] engine",
+    ]
+    assert "missing: no engine has this name (unavailable)" in result.stderr
+    assert f"file/models cannot be used: {tmp_path}/file is a file" in result.stderr
+
+
+def test_a_certificate_with_its_key_is_right(run_command: RunCommand, tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("voice.example.com")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    (tmp_path / "config.toml").write_text(
+        '[server]\ntls_certificate = "both.pem"\ntls_key = "both.pem"\n'
+    )
+    result = run_command("check")
+    assert result.exit_code == 0
+    assert "wss://0.0.0.0:8000/xiaozhi/v1/" in result.stdout
+
+
+def test_tables_that_no_engine_reads_are_noted(run_command: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[asr.mine]\nx = 1\n")
+    result = run_command("check")
+    assert result.exit_code == 0
+    assert result.stderr == "Note: [asr.mine] is for an engine that is not installed.\n"
+
+
+def test_authentication_needs_a_secret_or_a_place_for_one(
+    run_command: RunCommand, tmp_path: Path
+) -> None:
+    (tmp_path / "state").touch()
+    (tmp_path / "config.toml").write_text('[authentication]\nenabled = true\nsecret = "given"\n')
+    result = run_command("check")
+    assert result.exit_code == 0
+    assert "authentication  on\n" in result.stdout
+
+
+class TestObstacleToWriting:
+    def test_none_in_a_folder_that_can_be_made(self, tmp_path: Path) -> None:
+        assert obstacle_to_writing(tmp_path / "a" / "b") is None
+
+    def test_a_file_in_the_way(self, tmp_path: Path) -> None:
+        (tmp_path / "a").touch()
+        obstacle = obstacle_to_writing(tmp_path / "a" / "b")
+        assert obstacle == f"{tmp_path / 'a'} is a file, not a folder"
+
+    def test_a_folder_of_somebody_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        assert obstacle_to_writing(tmp_path) == f"{tmp_path} cannot be written by this user"
