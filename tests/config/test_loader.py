@@ -235,8 +235,8 @@ def test_a_list_becomes_a_tuple() -> None:
         ),
         pytest.param(
             '[models]\nsources = ["hub", "moon"]',
-            'c.toml:2: [models] sources: came ["hub", "moon"], expected some of ["hub", "registry"], '
-            'or none to fetch nothing; for example sources = ["registry"]',
+            'c.toml:2: [models] sources: came ["hub", "moon"], expected some of '
+            '["hub", "registry"], or none to fetch nothing; for example sources = ["registry"]',
             id="no such source",
         ),
         pytest.param(

@@ -78,7 +78,8 @@ def _sources(sources: tuple[str, ...]) -> None:
     unknown = [source for source in sources if source not in MODEL_SOURCES]
     if unknown:
         raise SettingError(
-            f"came {toml_of(sources)}, expected some of {toml_of(MODEL_SOURCES)}, or none to fetch nothing",
+            f"came {toml_of(sources)}, expected some of {toml_of(MODEL_SOURCES)}, "
+            "or none to fetch nothing",
             'for example sources = ["registry"]',
         )
 

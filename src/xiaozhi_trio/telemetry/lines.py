@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from loguru import Record
 
-LONGEST_VALUE = 500
-"""Characters of a message or field that are kept."""
+LONGEST_VALUE = 1000
+"""Characters of a message or field that are kept: reasons with their fix fit in."""
 _LONGEST_SEARCHED = 8 * LONGEST_VALUE
 LONGEST_TRACEBACK = 20_000
 """Characters of an exception that are kept, from its end."""
