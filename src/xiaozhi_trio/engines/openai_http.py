@@ -173,7 +173,10 @@ class OpenAiServer:
         raise self.errors.refused(response.status_code, response.headers, body)
 
     def _request(self, path: str, body: Body, accept: str) -> httpx.Request:
+        url = httpx.URL(self._settings.base_url.rstrip("/") + path)
+        # httpx adds headers of its own only to bodies it has made itself.
         headers = {
+            "Host": url.netloc.decode("ascii"),
             "Accept": accept,
             # A compressed answer may be a thousand times what came over the wire.
             "Accept-Encoding": "identity",
@@ -183,7 +186,6 @@ class OpenAiServer:
         }
         if self._settings.api_key:
             headers["Authorization"] = f"Bearer {self._settings.api_key}"
-        url = self._settings.base_url.rstrip("/") + path
         return httpx.Request("POST", url, headers=headers, stream=_WholeBody(body.content))
 
     def _check_settings(self) -> None:

@@ -250,8 +250,7 @@ def _build_from(
             f"{origin} made a {type(engine).__name__}, which is no {kind.protocol.__name__}; "
             f"it lacks {', '.join(_missing(engine, kind.protocol))}",
         )
-    made: Engine = engine
-    return made
+    return cast("Engine", engine)
 
 
 def _missing(engine: object, protocol: type) -> Sequence[str]:
