@@ -60,9 +60,9 @@ def test_a_list_becomes_a_tuple() -> None:
             id="number in quotes",
         ),
         pytest.param(
-            "[listening]\nend_silence_ms = true",
-            "c.toml:2: [listening] end_silence_ms: came true, expected a whole number "
-            "from 100 to 5000 ms; the default is end_silence_ms = 600",
+            "[server]\nhttp_port = true",
+            "c.toml:2: [server] http_port: came true, expected a whole number "
+            "from 0 to 65535; the default is http_port = 8003",
             id="truth value for a number",
         ),
         pytest.param(
