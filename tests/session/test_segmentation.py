@@ -79,6 +79,8 @@ def segmented(*pieces: str, limits: SegmentationLimits | None = None) -> list[st
             "At 12:30, not 1,000: fine. Good to know",
             ["At 12:30,", "not 1,000: fine.", "Good to know"],
         ),
+        ("Ask Mr... Who knows that", ["Ask Mr...", "Who knows that"]),
+        ("嗯……，我想想吧", ["嗯……，我想想吧"]),
         # Closing marks stay.
         ("他说：“你好呀。”然后走了。", ["他说：“你好呀。”", "然后走了。"]),
         ("“真的吗？！”他问我", ["“真的吗？！”", "他问我"]),
@@ -89,6 +91,7 @@ def segmented(*pieces: str, limits: SegmentationLimits | None = None) -> list[st
         ('"Really so?" he asked. He left', ['"Really so?" he asked.', "He left"]),
         ("It works (I hope.) And so on", ["It works (I hope.)", "And so on"]),
         ("**Note this.** Do that now", ["**Note this.**", "Do that now"]),
+        ("没有打开）的。“你好呀。”他说", ["没有打开）的。", "“你好呀。”", "他说"]),
         # A second mark after a cut leads the next sentence.
         ("真的吗？！我不相信。", ["真的吗？", "！我不相信。"]),
         # The first sentence is cut at a clause.
@@ -96,6 +99,7 @@ def segmented(*pieces: str, limits: SegmentationLimits | None = None) -> list[st
         ("好的，我来帮你。", ["好的，我来帮你。"]),
         ("Sure, I can do it. Fine by me", ["Sure, I can do it.", "Fine by me"]),
         ("Well, of course, I can", ["Well, of course,", "I can"]),
+        ("It's Bob's, so what. Fine by me", ["It's Bob's, so what.", "Fine by me"]),
         ("会议时间是12：30，请准时", ["会议时间是12：30，", "请准时"]),
         ("这是（今天的天气，晴）的预报，好", ["这是（今天的天气，晴）的预报，", "好"]),
         # Short sentences go with the next, the first does not wait.
@@ -127,6 +131,8 @@ def test_sentences(reply: str, sentences: list[str]) -> None:
         (["“你好。", "再见"], [[], ["“你好。"]]),
         (["Go on etc. ", "N"], [[], ["Go on etc."]]),
         (["标题\n"], [["标题"]]),
+        (["“没有关上的话\n", "你好呀。"], [["“没有关上的话"], ["你好呀。"]]),
+        (['"没有关上的话\n', "你好呀。"], [['"没有关上的话'], ["你好呀。"]]),
     ],
 )
 def test_a_sentence_comes_out_with_the_piece_that_shows_its_end(
@@ -158,6 +164,37 @@ def test_without_a_mark_the_last_white_space_cuts() -> None:
 def test_without_white_space_the_bound_cuts() -> None:
     assert segmented("字" * 200) == ["字" * 90, "字" * 90, "字" * 20]
     assert [len(sentence) for sentence in segmented("a" * 1000)] == [400, 400, 200]
+
+
+def test_no_bracket_is_cut_in_two_where_it_can_be_helped() -> None:
+    sentence = "字" * 10 + "（" + "字" * 10 + "，" + "字" * 10 + "）" + "字" * 40 + "，"
+    assert segmented("好。" + sentence + "完了吧。") == ["好。", sentence, "完了吧。"]
+
+
+def test_the_marks_of_one_sentence_do_not_cut_the_next() -> None:
+    later = "字" * 65 + "完。"
+    assert segmented("好。一二三，四五六。" + later) == ["好。", "一二三，四五六。", later]
+    assert segmented("Yes. Now it is here。" + "字" * 95) == [
+        "Yes.",
+        "Now it is here。",
+        "字" * 90,
+        "字" * 5,
+    ]
+
+
+def test_what_follows_a_cut_keeps_its_white_space_for_the_next() -> None:
+    limits = SegmentationLimits(clause_bound=7.5, hard_bound=12)
+    assert segmented("Hi. aa bb, cc dd ee" + "字" * 9, limits=limits) == [
+        "Hi.",
+        "aa bb,",
+        "cc dd",
+        "ee" + "字" * 9,
+    ]
+
+
+def test_the_rest_of_a_word_cut_in_two_is_not_lost() -> None:
+    limits = SegmentationLimits(characters=10)
+    assert segmented("a" * 12, limits=limits) == ["a" * 10, "aa"]
 
 
 def test_an_endless_run_without_letters_is_dropped_not_kept() -> None:

@@ -60,6 +60,7 @@ def test_a_subtitle_has_a_bound_and_says_that_it_was_cut() -> None:
     shown = display_text("字" * 10_000)
     assert len(shown) == MAX_DISPLAY_CHARACTERS
     assert shown.endswith("字…")
+    assert display_text("字" * 498 + " " + "字" * 9) == "字" * 498 + "…"
     assert len(spoken_text("字" * 10_000)) == 10_000
 
 

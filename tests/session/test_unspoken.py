@@ -22,6 +22,7 @@ def filtered(*pieces: str) -> str:
         ("```js\nnever closed\n", ""),
         ("````\n```\ninside\n```\n````\nok", "\nok"),
         ("用```ls```\n命令", "用```ls```\n命令"),
+        ("用```ls````\n命令", "用```ls````\n命令"),
         ("```markdown\n# 标题\n内容\n```\n完", "# 标题\n内容\n\n完"),
         ("```text\n只有它", "只有它"),
         ("```text\n只有它``", "只有它"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +96,15 @@ def test_the_first_emoji_of_the_map_counts(text: str, emotion: Emotion | None) -
 )
 def test_emoji_go_and_the_white_space_is_mended(text: str, left: str) -> None:
     assert without_emoji(text) == left
+
+
+@pytest.mark.parametrize("part", ["\u200d", "😀", "😀 ", " ", "1\ufe0f", "🇨", "😶\u200d"])
+def test_no_text_takes_long(part: str) -> None:
+    begin = process_time()
+    without_emoji(part * 100_000)
+    first_emotion(part * 100_000)
+    # Some hundredths of a second; a quadratic search takes several seconds.
+    assert process_time() - begin < 1
 
 
 @given(st.text(st.sampled_from(CONFUSING), max_size=30))
