@@ -1,0 +1,74 @@
+"""A device's end of a real WebSocket, so that a simulated device can talk to any server."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+from trio_websocket import ConnectionClosed, open_websocket_url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio_websocket import WebSocketConnection
+
+_QUEUE_MESSAGES: Final = 64
+"""The library sees neither pings nor the end behind more unread messages than these."""
+_DISCONNECT_SECONDS: Final = 5.0
+
+
+class WebSocketLink:
+    """A `Link` over the client of trio-websocket."""
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        self._connection = connection
+
+    @property
+    def close_code(self) -> int | None:
+        """How it ended, by RFC 6455 code; None while it is open."""
+        closed = self._connection.closed
+        return None if closed is None else closed.code
+
+    async def send(self, payload: str | bytes) -> None:
+        """Send one message. Raises `trio.BrokenResourceError` where the server is gone."""
+        try:
+            await self._connection.send_message(payload)
+        except ConnectionClosed as error:
+            raise trio.BrokenResourceError("the server is gone") from error
+
+    async def receive(self) -> str | bytes:
+        """The next message. Raises `trio.EndOfChannel` once the server is gone."""
+        try:
+            return await self._connection.get_message()
+        except ConnectionClosed:
+            raise trio.EndOfChannel from None
+
+    async def aclose(self) -> None:
+        """Say goodbye and close."""
+        await self._connection.aclose()
+
+
+@asynccontextmanager
+async def dial(
+    url: str, *, device_id: str, client_id: str = "", token: str = "", binary_version: int = 1
+) -> AsyncIterator[WebSocketLink]:
+    """Connect to a server with the headers that firmware 2.4.2 sends, for the block.
+
+    Raises `trio_websocket.ConnectionRejected` where the server refuses, and
+    `trio_websocket.HandshakeError` where it does not answer as a WebSocket server.
+    """
+    headers = [
+        ("Protocol-Version", str(binary_version)),
+        ("Device-Id", device_id),
+        ("Client-Id", client_id),
+    ]
+    if token:
+        headers.insert(0, ("Authorization", f"Bearer {token}"))
+    async with open_websocket_url(
+        url,
+        extra_headers=[(name.encode(), value.encode()) for name, value in headers],
+        message_queue_size=_QUEUE_MESSAGES,
+        disconnect_timeout=_DISCONNECT_SECONDS,
+    ) as connection:
+        yield WebSocketLink(connection)
