@@ -116,6 +116,8 @@ class House:
     roster: Roster
     sessions: list[Any]
     log: list[dict[str, Any]]
+    closed: trio.Event | None = None
+    """Set once `serve` has returned, where it runs."""
 
     @asynccontextmanager
     async def peer(self) -> AsyncIterator[trio.StapledStream]:
@@ -151,9 +153,8 @@ class House:
 
     def counted(self, name: str, **labels: str) -> int:
         wanted = tuple(sorted(labels.items()))
-        return sum(
-            c.value for c in self.counters.snapshot() if (c.name, c.labels) == (name, wanted)
-        )
+        counts = {(count.name, count.labels): count.value for count in self.counters.snapshot()}
+        return counts.get((name, wanted), 0)
 
     def lines(self, message: str) -> list[dict[str, Any]]:
         return [line for line in self.log if line["message"] == message]

@@ -15,15 +15,22 @@ class Transport(trio.abc.Stream):
     """Another stream whose first bytes have been read already.
 
     Each of `pieces` comes out of a `receive_some` of its own, then what the stream
-    beneath has. Closing ends a receive in progress; the stream beneath stays open,
+    beneath has. With `answer_first` all but the first piece is held back until
+    something is sent. Closing ends a receive in progress; the stream beneath stays open,
     since it belongs to whoever accepted it and may still carry a last word.
     """
 
-    def __init__(self, beneath: trio.abc.Stream, *pieces: bytes) -> None:
+    def __init__(
+        self, beneath: trio.abc.Stream, *pieces: bytes, answer_first: bool = False
+    ) -> None:
         self._beneath = beneath
+        self._answered = trio.Event()
+        if not answer_first:
+            self._answered.set()
         self._pieces = deque(piece for piece in pieces if piece)
         self._sending = trio.Lock()
         self._receiving = trio.CancelScope()
+        self._has_begun = False
         self._closed = False
         self._intact = True
 
@@ -35,12 +42,15 @@ class Transport(trio.abc.Stream):
         """Raises `trio.ClosedResourceError` as soon as the transport is closed."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._pieces:
-            piece = self._pieces.popleft()
-            if max_bytes is not None and len(piece) > max_bytes:
-                self._pieces.appendleft(piece[max_bytes:])
-            return piece[:max_bytes]
         with trio.CancelScope() as self._receiving:
+            if self._has_begun:
+                await self._answered.wait()
+            self._has_begun = True
+            if self._pieces:
+                piece = self._pieces.popleft()
+                if max_bytes is not None and len(piece) > max_bytes:
+                    self._pieces.appendleft(piece[max_bytes:])
+                return piece[:max_bytes]
             return bytes(await self._beneath.receive_some(max_bytes))
         raise trio.ClosedResourceError("this transport was closed")
 
@@ -48,6 +58,7 @@ class Transport(trio.abc.Stream):
         """Raises `trio.ClosedResourceError` where the transport is closed."""
         async with self._sending:
             self._check_open()
+            self._answered.set()
             await self._send_beneath(data)
 
     async def _send_beneath(self, data: bytes | bytearray | memoryview) -> None:

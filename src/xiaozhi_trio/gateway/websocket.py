@@ -103,8 +103,8 @@ async def accept_websocket(
     `received` is what the peer has sent behind its request head. Raises `PeerLeft`,
     in an exception group, where the peer does not take the answer.
     """
-    # wsproto drops what comes in one piece with the head, so that each comes alone.
-    transport = Transport(stream, clean_head(key), received)
+    # wsproto 1.3.2 drops what comes before it has answered, alone or in one piece with the head.
+    transport = Transport(stream, clean_head(key), received, answer_first=True)
     try:
         async with trio.open_nursery() as nursery:
             request = await wrap_server_stream(
