@@ -18,6 +18,7 @@ import cattrs
 import tomli
 from attrs.validators import deep_iterable, ge, matches_re, min_len, optional
 from cattrs.strategies import configure_tagged_union
+from cattrs.v import format_exception
 
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 
@@ -180,7 +181,8 @@ class Catalogue:
             raise CatalogueError(f"the model catalogue is not TOML: {error}") from error
         except (cattrs.BaseValidationError, KeyError, TypeError, AttributeError) as error:
             raise CatalogueError(
-                "the model catalogue is wrong: " + "; ".join(cattrs.transform_error(error))
+                "the model catalogue is wrong: "
+                + "; ".join(cattrs.transform_error(error, format_exception=_complaint))
             ) from error
         return cls(MappingProxyType(models))
 
@@ -190,6 +192,15 @@ class Catalogue:
             return self.models[name]
         except KeyError:
             raise UnknownModelError(name, self.models) from None
+
+
+def _complaint(error: BaseException, expected: type | None) -> str:
+    if isinstance(error, KeyError):
+        # cattrs raises it for a missing key and for an unknown kind of source.
+        return f"{error.args[0]} is missing or unknown"
+    if isinstance(error, ValueError) and error.args:
+        return str(error.args[0])
+    return format_exception(error, expected)
 
 
 def _kind_of(source: type[Any]) -> str:

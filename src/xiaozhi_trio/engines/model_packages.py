@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -45,6 +46,17 @@ _TARBALL_MEMBERS = 20_000
 _TARBALL_BYTES = 2 << 30
 _ERROR_BYTES = 1 << 16
 _REASON_CHARACTERS = 400
+
+
+# What `zipfile` lets through for archives that are damaged or not as wheels are made.
+_WHEEL_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 
 
 class PackageClient(Protocol):
@@ -112,7 +124,7 @@ class PipClient:
                         raise SourceError(f"{info.filename} is packed in a way wheels are not")
                     with wheel.open(info) as member:
                         take(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _WHEEL_ERRORS as error:
             raise SourceError(f"the wheel is damaged: {error}") from error
 
 
@@ -128,6 +140,10 @@ class NpmClient:
             "pack",
             "--ignore-scripts",
             "--loglevel=error",
+            # npm's own pauses add up to more than a minute where its registry is out of reach.
+            "--fetch-retries=2",
+            "--fetch-retry-mintimeout=1000",
+            "--fetch-retry-maxtimeout=5000",
             f"--pack-destination={folder}",
             f"{package}@{version}",
         ]
@@ -319,7 +335,8 @@ class _Run:
             length = await errors.seek(0, os.SEEK_END)
             await errors.seek(max(0, length - _ERROR_BYTES))
             reason = _reason(await errors.read())
-        raise self._fail(reason or f"the client ended with {returncode}", transient=True)
+        told = reason or f"the client ended with {returncode} and left {len(archives)} archives"
+        raise self._fail(told, transient=True)
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         largest, patience = -1, 0.0
@@ -367,6 +384,7 @@ def _reason(errors: bytes) -> str:
         for line in map(str.strip, text.splitlines())
         if re.match(r"(npm )?error", line, re.IGNORECASE) and "complete log" not in line
     ]
-    # pip ends with "no matching distribution" also where the index could not be reached.
-    causes = re.findall(r"connection broken by '(.*?)': /", text)
-    return "; ".join([*causes[-1:], *told[:3]])[:_REASON_CHARACTERS]
+    # pip says "no matching distribution" also where the index could not be reached.
+    if causes := re.findall(r"connection broken by '(.*?)': /", text):
+        told = [re.sub(r"<[^<>]*>:? *", "", causes[-1])]
+    return "; ".join(told[:3])[:_REASON_CHARACTERS]

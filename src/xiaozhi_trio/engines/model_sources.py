@@ -30,7 +30,7 @@ S = TypeVar("S")
 
 CONNECT_SECONDS = 4.0
 """To a server that is there a connection takes milliseconds; a mirror may be next in line."""
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 8.0
 """For the head of the answer, redirects included."""
 READ_SECONDS = 30.0
 """For the next bytes of the body."""
@@ -38,7 +38,6 @@ REST_SECONDS = 300.0
 """How long a host that could not be reached is not asked again."""
 ATTEMPTS = 5
 """Times a transfer that breaks off is taken up again, each after more bytes had come."""
-_BLOCK_BYTES = 1 << 18
 
 
 class SourceError(Exception):
@@ -163,6 +162,8 @@ def _hub_address(source: HubSource) -> str:
         raise SourceError(
             'huggingface_hub is not installed; pip install "xiaozhi-trio[embedded]" brings it'
         ) from error
+    except ValueError as error:
+        raise SourceError(f"HF_ENDPOINT is not an address: {error}") from error
     if constants.is_offline_mode():
         raise SourceError("HF_HUB_OFFLINE is set")
     address: str = hf_hub_url(source.repository, source.path, revision=source.revision)
@@ -171,9 +172,12 @@ def _hub_address(source: HubSource) -> str:
 
 def _host_of(url: str) -> str:
     try:
-        return httpx.URL(url).host
+        host = httpx.URL(url).host
     except httpx.InvalidURL as error:
-        raise SourceError(f"its address is not valid ({error}); look at HF_ENDPOINT") from error
+        raise SourceError(f"its address is not valid: {error}") from error
+    if not host:
+        raise SourceError("its address names no host; HF_ENDPOINT has to begin with https://")
+    return host
 
 
 def _check_or_delete(candidate: Path, file: CatalogueFile) -> None:
@@ -276,7 +280,7 @@ class _Download:
             await output.seek(start)
             try:
                 with trio.CancelScope() as scope:
-                    async for block in response.aiter_raw(_BLOCK_BYTES):
+                    async for block in response.aiter_raw():
                         if problem is not None:
                             continue
                         received += len(block)
