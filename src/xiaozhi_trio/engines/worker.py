@@ -17,10 +17,12 @@ import attrs
 import outcome
 import trio
 
+from xiaozhi_trio.engines.ahead import run_ahead
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
 
@@ -133,39 +135,23 @@ class ModelWorkers:
             self._running.discard(stop)
         return result.unwrap()
 
-    @trio.as_safe_channel
-    async def stream(
+    def stream(
         self, job: Callable[[Stop, Callable[[T], None]], None], *, room: int
-    ) -> AsyncGenerator[T]:
-        """Run `job` in a thread and give what it emits, as a context manager around an iterator.
+    ) -> AbstractAsyncContextManager[AsyncIterator[T]]:
+        """Run `job` in a thread and give what it emits.
 
         `job` may emit at most `room` items. All of them have a place from the start,
         so that a slow reader never holds the model. Leaving the block ends the job
-        first. Errors as in `run`, raised where the block is left.
+        first. Errors as in `run`, raised by the iterator.
         """
-        send, receive = trio.open_memory_channel[T](room)
-        failure: EngineError | None = None
 
-        async def produce() -> None:
-            nonlocal failure
+        async def produce(send: trio.MemorySendChannel[T]) -> None:
+            def emit(item: T) -> None:
+                trio.from_thread.run_sync(send.send_nowait, item)
 
-            def emitting(stop: Stop) -> None:
-                job(stop, lambda item: trio.from_thread.run_sync(send.send_nowait, item))
+            await self.run(lambda stop: job(stop, emit))
 
-            with send:
-                try:
-                    await self.run(emitting)
-                except EngineError as error:
-                    # Raised below, where no nursery wraps it into a group.
-                    failure = error
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(produce)
-            with receive:
-                async for item in receive:
-                    yield item
-        if failure is not None:
-            raise failure
+        return run_ahead(produce, room=room)
 
     async def aclose(self) -> None:
         """Refuse new jobs, ask running ones to end and wait until all threads are free."""

@@ -59,7 +59,7 @@ _QUIET = np.float32(0.01)
 
 # Between two copies the punctuation may differ, so letters and digits are compared alone.
 _NOT_A_LETTER = re.compile(r"[\W_]+")
-_LOOP = re.compile(r"(.{4,80}?)\1|(.{1,3})\2{3}", re.DOTALL)
+_LOOP = re.compile(r"(.{6,80}?)\1|(.{2,5})\2{2}|([^\d])\3{3}")
 
 
 @attrs.frozen

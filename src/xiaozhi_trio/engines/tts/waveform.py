@@ -6,15 +6,17 @@ import unicodedata
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import trio
 
-from xiaozhi_trio.engines.errors import EngineError
-from xiaozhi_trio.engines.protocols import PcmChunk
+from xiaozhi_trio.engines.ahead import run_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     import numpy.typing as npt
+    import trio
+
+    from xiaozhi_trio.engines.protocols import PcmChunk
 
 T = TypeVar("T")
 
@@ -23,38 +25,22 @@ _FULL_SCALE = 32_767.0
 _SOUNDS = frozenset({"Ll", "Lu", "Lo"})
 
 
-@trio.as_safe_channel
-async def speak_ahead(
+def speak_ahead(
     pieces: Sequence[T], speak: Callable[[T], Awaitable[PcmChunk | None]]
-) -> AsyncGenerator[PcmChunk]:
+) -> AbstractAsyncContextManager[AsyncIterator[PcmChunk]]:
     """The chunks of `pieces`, each made while the one before it is being used.
 
     Only one chunk is made ahead: the model is free for others in between. Where
-    `speak` gives None there was nothing to say. Its `EngineError` is raised where
-    the block is left.
+    `speak` gives None there was nothing to say.
     """
-    send, receive = trio.open_memory_channel[PcmChunk](0)
-    failure: EngineError | None = None
 
-    async def produce() -> None:
-        nonlocal failure
-        with send:
-            try:
-                for piece in pieces:
-                    chunk = await speak(piece)
-                    if chunk is not None:
-                        await send.send(chunk)
-            except EngineError as error:
-                # Raised below, where no nursery wraps it into a group.
-                failure = error
+    async def produce(send: trio.MemorySendChannel[PcmChunk]) -> None:
+        for piece in pieces:
+            chunk = await speak(piece)
+            if chunk is not None:
+                await send.send(chunk)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(produce)
-        with receive:
-            async for chunk in receive:
-                yield chunk
-    if failure is not None:
-        raise failure
+    return run_ahead(produce, room=0)
 
 
 def to_pcm(audio: npt.NDArray[np.float32]) -> bytes:
