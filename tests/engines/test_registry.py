@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.engines.errors import EngineErrorCategory as Category
+from xiaozhi_trio.engines.protocols import (
+    LanguageModel,
+    SpeechRecognizer,
+    SpeechSynthesizer,
+    Transcript,
+)
+from xiaozhi_trio.engines.registry import EngineKind, build_engine, engine_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+
+class Models:
+    async def ensure(self, name: str) -> Path:
+        raise AssertionError("nothing is loaded here")
+
+
+MODELS = Models()
+
+
+class Parrot:
+    """A recogniser of another package."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+
+    name = "parrot"
+
+    async def load(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    async def transcribe(self, pcm: bytes) -> Transcript:
+        return Transcript("hello")
+
+
+def choose(kind: EngineKind, engine: str, **more: Any) -> Settings:
+    settings = Settings()
+    table = attrs.evolve(getattr(settings, kind.value), engine=engine, **more)
+    return attrs.evolve(settings, **{kind.value: table})
+
+
+def refuses(_: Mapping[str, Any]) -> Any:
+    raise ValueError("[asr.x] needs a member url")
+
+
+def reports(_: Mapping[str, Any]) -> Any:
+    raise EngineError("no licence", engine="x", category=Category.AUTHENTICATION)
+
+
+def mute(_: Mapping[str, Any]) -> Any:
+    return object()
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes a distribution with entry points that lead into this module."""
+    module = ModuleType("parrot_engine")
+    for part in (Parrot, refuses, reports, mute):
+        setattr(module, part.__name__, part)
+    module.constant = 5
+    monkeypatch.setitem(sys.modules, "parrot_engine", module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(
+        target: str, *, kind: str = "asr", name: str = "x", package: str = "parrot"
+    ) -> None:
+        info = tmp_path / f"{package}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(f"[xiaozhi_trio.{kind}]\n{name} = {target}\n")
+        importlib.invalidate_caches()
+
+    return install
+
+
+@pytest.mark.parametrize("kind", [EngineKind.VAD, EngineKind.ASR, EngineKind.LLM, EngineKind.TTS])
+def test_every_engine_the_settings_document_can_be_named(kind: EngineKind) -> None:
+    default = getattr(Settings(), kind.value).engine
+    assert default in engine_names(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [
+        (EngineKind.ASR, SpeechRecognizer),
+        (EngineKind.LLM, LanguageModel),
+        (EngineKind.TTS, SpeechSynthesizer),
+    ],
+)
+def test_the_openai_engines(kind: EngineKind, protocol: type) -> None:
+    engine = build_engine(kind, choose(kind, "openai"), MODELS)
+    assert isinstance(engine, protocol)
+    assert engine.name == "openai"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (EngineKind.VAD, "silero"),
+        (EngineKind.ASR, "whisper"),
+        (EngineKind.LLM, "llama"),
+        (EngineKind.TTS, "kokoro"),
+        (EngineKind.TTS, "hibari"),
+        (EngineKind.TTS, "bilingual"),
+    ],
+)
+def test_the_embedded_engines(kind: EngineKind, name: str) -> None:
+    pytest.importorskip("onnxruntime")
+    engine = build_engine(kind, choose(kind, name), MODELS)
+    assert isinstance(engine, kind.protocol)
+    assert engine.name == name
+
+
+def test_nothing_is_imported_that_was_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(sys.modules):
+        if name.startswith("xiaozhi_trio.engines.asr."):
+            monkeypatch.delitem(sys.modules, name)
+    build_engine(EngineKind.ASR, choose(EngineKind.ASR, "openai"), MODELS)
+    assert "xiaozhi_trio.engines.asr.whisper" not in sys.modules
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> ModuleType:
+        raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    with pytest.raises(EngineError, match=r"'onnxruntime'.*embedded") as caught:
+        build_engine(EngineKind.VAD, Settings(), MODELS)
+    assert caught.value.category is Category.UNAVAILABLE
+    assert caught.value.engine == "silero"
+
+
+def test_a_bug_of_ours_is_no_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> ModuleType:
+        raise ModuleNotFoundError(name, name="xiaozhi_trio.engines.vad.silero")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    with pytest.raises(ModuleNotFoundError):
+        build_engine(EngineKind.VAD, Settings(), MODELS)
+
+
+@pytest.mark.parametrize(
+    ("chinese", "english", "name"),
+    [("openai", "openai", "openai"), ("openai", "x", "bilingual")],
+)
+def test_bilingual_builds_what_it_names(
+    install: Callable[..., None], chinese: str, english: str, name: str
+) -> None:
+    install("parrot_engine:Parrot", kind="asr")
+    settings = choose(EngineKind.TTS, "bilingual")
+    table = attrs.evolve(settings.tts.bilingual, chinese=chinese, english=english)
+    settings = attrs.evolve(settings, tts=attrs.evolve(settings.tts, bilingual=table))
+    if name == "bilingual":
+        with pytest.raises(EngineError, match="no engine of kind tts"):
+            build_engine(EngineKind.TTS, settings, MODELS)
+    else:
+        assert build_engine(EngineKind.TTS, settings, MODELS).name == name
+
+
+def test_bilingual_cannot_name_itself() -> None:
+    settings = choose(EngineKind.TTS, "bilingual")
+    table = attrs.evolve(settings.tts.bilingual, english="bilingual")
+    settings = attrs.evolve(settings, tts=attrs.evolve(settings.tts, bilingual=table))
+    with pytest.raises(EngineError, match="names bilingual itself"):
+        build_engine(EngineKind.TTS, settings, MODELS)
+
+
+def test_an_installed_engine(install: Callable[..., None]) -> None:
+    install("parrot_engine:Parrot")
+    settings = choose(EngineKind.ASR, "x", others={"x": {"colour": "green"}, "y": {}})
+    engine = build_engine(EngineKind.ASR, settings, MODELS)
+    assert isinstance(engine, Parrot)
+    assert engine.options == {"colour": "green"}
+    assert list(engine_names(EngineKind.ASR)) == ["whisper", "openai", "x"]
+
+
+def test_an_installed_engine_without_a_table(install: Callable[..., None]) -> None:
+    install("parrot_engine:Parrot")
+    engine = build_engine(EngineKind.ASR, choose(EngineKind.ASR, "x"), MODELS)
+    assert isinstance(engine, Parrot)
+    assert engine.options == {}
+
+
+def test_a_built_in_engine_cannot_be_replaced(install: Callable[..., None]) -> None:
+    install("parrot_engine:Parrot", name="openai")
+    engine = build_engine(EngineKind.ASR, choose(EngineKind.ASR, "openai"), MODELS)
+    assert not isinstance(engine, Parrot)
+    assert list(engine_names(EngineKind.ASR)) == ["whisper", "openai"]
+
+
+def test_an_unknown_engine_names_the_known_ones(install: Callable[..., None]) -> None:
+    install("parrot_engine:Parrot")
+    with pytest.raises(EngineError, match="known are whisper, openai, x") as caught:
+        build_engine(EngineKind.ASR, choose(EngineKind.ASR, "wisper"), MODELS)
+    assert caught.value.engine == "wisper"
+    assert caught.value.category is Category.UNAVAILABLE
+    assert "xiaozhi_trio.asr" in str(caught.value)
+
+
+def test_two_packages_with_one_name(install: Callable[..., None]) -> None:
+    install("parrot_engine:Parrot", package="macaw")
+    install("parrot_engine:Parrot", package="parrot")
+    with pytest.raises(EngineError, match=r"macaw 1\.2, parrot 1\.2"):
+        build_engine(EngineKind.ASR, choose(EngineKind.ASR, "x"), MODELS)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no_such_module:Parrot", "cannot be loaded: ModuleNotFoundError"),
+        ("parrot_engine:NoSuch", "cannot be loaded: AttributeError"),
+        ("parrot_engine:constant", "no factory but a int"),
+        ("parrot_engine:refuses", r"of \[asr\.x\]: ValueError.*needs a member url"),
+        ("parrot_engine:mute", "no SpeechRecognizer; it lacks aclose, load, name, transcribe"),
+    ],
+)
+def test_a_broken_package_is_named(install: Callable[..., None], target: str, message: str) -> None:
+    install(target)
+    with pytest.raises(EngineError, match=message) as caught:
+        build_engine(EngineKind.ASR, choose(EngineKind.ASR, "x"), MODELS)
+    assert "package parrot 1.2" in str(caught.value)
+    assert target in str(caught.value)
+
+
+def test_an_engine_error_of_a_factory_passes(install: Callable[..., None]) -> None:
+    install("parrot_engine:reports")
+    with pytest.raises(EngineError, match="no licence") as caught:
+        build_engine(EngineKind.ASR, choose(EngineKind.ASR, "x"), MODELS)
+    assert caught.value.category is Category.AUTHENTICATION
+
+
+def test_an_engine_of_another_kind(install: Callable[..., None]) -> None:
+    install("parrot_engine:Parrot", kind="tts")
+    with pytest.raises(EngineError, match="it lacks synthesize"):
+        build_engine(EngineKind.TTS, choose(EngineKind.TTS, "x"), MODELS)
+
+
+def test_vision_is_not_configured() -> None:
+    @attrs.frozen
+    class WithoutVision:
+        pass
+
+    with pytest.raises(EngineError, match=r"no table \[vision\]"):
+        build_engine(EngineKind.VISION, WithoutVision(), MODELS)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+
+from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.engines.errors import EngineErrorCategory as Category
+from xiaozhi_trio.engines.registry import EngineKind
+from xiaozhi_trio.engines.slots import (
+    FIRST_RETRY_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    EngineSet,
+    EngineSlot,
+    SlotState,
+    SlotStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+
+def failure(*, retryable: bool = False, message: str = "no model") -> EngineError:
+    return EngineError(message, engine="slow", category=Category.UNAVAILABLE, retryable=retryable)
+
+
+@attrs.define(eq=False)
+class Slow:
+    """An engine that takes three seconds to load, and fails first as it is told."""
+
+    failures: list[Exception] = attrs.field(factory=list)
+    loads: int = 0
+    closed: int = 0
+    closing: Exception | None = None
+    name: str = "slow"
+
+    async def load(self) -> None:
+        self.loads += 1
+        await trio.sleep(3)
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        if self.closing is not None:
+            raise self.closing
+
+
+async def test_ready_waits_for_the_load(
+    autojump_clock: MockClock, log_lines: Sequence[dict[str, Any]]
+) -> None:
+    engine = Slow()
+    slot = EngineSlot(engine, kind=EngineKind.ASR)
+    assert slot.state == SlotState("slow", SlotStatus.LOADING, 0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slot.load)
+        await trio.sleep(1)
+        assert slot.state == SlotState("slow", SlotStatus.LOADING, pytest.approx(1.0))
+        assert await slot.ready() is engine
+        assert trio.current_time() == pytest.approx(slot.state.seconds + slot._began)
+    assert slot.state == SlotState("slow", SlotStatus.READY, pytest.approx(3.0))
+    assert await slot.ready() is engine
+    assert log_lines == [
+        {
+            "level": "INFO",
+            "message": "engine ready",
+            "kind": "asr",
+            "engine": "slow",
+            "seconds": 3.0,
+        }
+    ]
+
+
+async def test_a_failed_load_is_told_to_everybody(
+    autojump_clock: MockClock, log_lines: Sequence[dict[str, Any]]
+) -> None:
+    slot = EngineSlot(Slow([failure()]))
+    caught: list[EngineError] = []
+
+    async def ask() -> None:
+        with pytest.raises(EngineError, match="no model") as info:
+            await slot.ready()
+        caught.append(info.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+        nursery.start_soon(slot.load)
+    await ask()
+    assert len({id(error) for error in caught}) == 3
+    assert {(e.engine, e.category, e.retryable) for e in caught} == {
+        ("slow", Category.UNAVAILABLE, False)
+    }
+    assert slot.state == SlotState(
+        "slow", SlotStatus.FAILED, pytest.approx(3.0), "slow: no model (unavailable)"
+    )
+    assert log_lines == [
+        {
+            "level": "ERROR",
+            "message": "engine failed to load",
+            "kind": None,
+            "engine": "slow",
+            "reason": "slow: no model (unavailable)",
+            "seconds": 3.0,
+            "retry_seconds": None,
+        }
+    ]
+
+
+async def test_what_may_pass_is_tried_again(
+    autojump_clock: MockClock, log_lines: Sequence[dict[str, Any]]
+) -> None:
+    engine = Slow([failure(retryable=True) for _ in range(8)])
+    slot = EngineSlot(engine)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slot.load)
+        await trio.sleep(3 + FIRST_RETRY_SECONDS / 2)
+        assert slot.state.status is SlotStatus.FAILED
+        with pytest.raises(EngineError, match="no model"):
+            await slot.ready()
+        await trio.sleep(FIRST_RETRY_SECONDS)
+        assert slot.state.status is SlotStatus.LOADING
+        assert slot.state.reason is None
+    assert await slot.ready() is engine
+    pauses = [2, 4, 8, 16, 32, 60, 60, 60]
+    assert [line["retry_seconds"] for line in log_lines[:-1]] == pauses
+    assert pauses[0] == FIRST_RETRY_SECONDS
+    assert pauses[-1] == LONGEST_RETRY_SECONDS
+    assert trio.current_time() - began == pytest.approx(9 * 3 + sum(pauses))
+
+
+async def test_a_try_that_fails_for_good_is_the_last(autojump_clock: MockClock) -> None:
+    engine = Slow([failure(retryable=True), failure(message="damaged")])
+    slot = EngineSlot(engine)
+    await slot.load()
+    assert engine.loads == 2
+    with pytest.raises(EngineError, match="damaged"):
+        await slot.ready()
+
+
+async def test_a_bug_of_an_engine_is_not_hidden(autojump_clock: MockClock) -> None:
+    slot = EngineSlot(Slow([KeyError("oops")]))
+    with pytest.raises(KeyError):
+        await slot.load()
+
+
+async def test_of_ready() -> None:
+    engine = Slow()
+    slot = EngineSlot.of_ready(engine)
+    assert slot.state == SlotState("slow", SlotStatus.READY, 0.0)
+    assert await slot.ready() is engine
+    assert engine.loads == 0
+    await slot.aclose()
+    assert engine.closed == 1
+
+
+def four(**engines: Slow) -> EngineSet:
+    slots = {kind: EngineSlot(engines.get(kind, Slow())) for kind in ("vad", "asr", "llm", "tts")}
+    return EngineSet(**slots)
+
+
+async def test_four_load_at_once(autojump_clock: MockClock) -> None:
+    engines = four(llm=Slow([failure()]))
+    began = trio.current_time()
+    await engines.load()
+    assert trio.current_time() - began == pytest.approx(3)
+    assert {kind: state.status for kind, state in engines.states().items()} == {
+        "vad": SlotStatus.READY,
+        "asr": SlotStatus.READY,
+        "llm": SlotStatus.FAILED,
+        "tts": SlotStatus.READY,
+    }
+
+
+async def test_all_four_are_closed_whatever_happens() -> None:
+    broken = Slow(closing=failure())
+    others = {kind: Slow() for kind in ("vad", "asr", "tts")}
+    engines = four(llm=broken, **others)
+    with pytest.raises(EngineError):
+        await engines.aclose()
+    assert [engine.closed for engine in (broken, *others.values())] == [1] * 4
+
+
+class Models:
+    async def ensure(self, name: str) -> Path:
+        raise AssertionError("nothing is loaded here")
+
+
+def test_the_engines_of_the_settings() -> None:
+    pytest.importorskip("onnxruntime")
+    settings = Settings()
+    openai = {
+        kind: attrs.evolve(getattr(settings, kind), engine="openai")
+        for kind in ("asr", "llm", "tts")
+    }
+    engines = EngineSet.of(attrs.evolve(settings, **openai), Models())
+    assert {kind: slot._engine.name for kind, slot in engines.slots().items()} == {
+        "vad": "silero",
+        "asr": "openai",
+        "llm": "openai",
+        "tts": "openai",
+    }
+
+
+def test_an_unknown_engine_stops_the_start() -> None:
+    settings = Settings()
+    wrong = attrs.evolve(settings, vad=attrs.evolve(settings.vad, engine="siler0"))
+    with pytest.raises(EngineError, match="silero"):
+        EngineSet.of(wrong, Models())
