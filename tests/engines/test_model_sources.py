@@ -202,9 +202,7 @@ async def test_an_unreachable_host_is_left_alone_for_a_while(
     carrier = server.carrier()
     order = order_for(tmp_path, RELEASE)
 
-    with pytest.raises(
-        SourceError, match=r"models\.example\.org cannot .*refused"
-    ) as first:
+    with pytest.raises(SourceError, match=r"models\.example\.org cannot .*refused") as first:
         await carrier.fetch(order)
     with pytest.raises(SourceError) as second:
         await carrier.fetch(order)

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -371,9 +372,10 @@ def _largest_in(folder: Path) -> int:
 
 def _size_of(path: Path) -> int:
     try:
-        return path.lstat().st_size
+        status = path.lstat()
     except FileNotFoundError:
         return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _reason(errors: bytes) -> str:
