@@ -41,6 +41,23 @@ async def test_the_hash_is_sha256(tmp_path: Path) -> None:
     assert await in_thread(hash_file, tmp_path / "a") == SHA256
 
 
+async def test_hashing_a_file_looks_for_cancellation(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(DATA)
+    finished = False
+
+    def cancel_and_hash() -> None:
+        nonlocal finished
+        trio.from_thread.run_sync(scope.cancel)
+        hash_file(tmp_path / "a")
+        finished = True
+
+    with trio.CancelScope() as scope:
+        await in_thread(cancel_and_hash)
+
+    assert scope.cancelled_caught
+    assert not finished
+
+
 async def test_check_tells_size_and_hash_apart(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(DATA)

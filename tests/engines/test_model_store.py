@@ -388,6 +388,18 @@ async def test_one_model_is_fetched_once_for_all_who_ask(
     assert bench.hub.asked == ["big.bin", "small.bin"]
 
 
+async def test_tasks_of_one_store_wait_without_taking_each_other_for_processes(
+    bench: Bench, log: list[tuple[str, dict[str, object]]]
+) -> None:
+    store = bench.store("hub")
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(store.ensure, "tiny")
+
+    assert [message for message, _ in log] == ["model fetched"]
+
+
 HOLD = """
 import sys, filelock
 with filelock.FileLock(sys.argv[1]):
