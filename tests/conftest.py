@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -24,6 +24,9 @@ from xiaozhi_trio.testing import (
 from xiaozhi_trio.wire.closing import Closing
 from xiaozhi_trio.wire.handshake import Handshake
 
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
 
 @attrs.define
 class Talk:
@@ -43,6 +46,7 @@ class Talk:
             nursery.start_soon(self._write)
             self.closing = await self.session.run(self.link.from_device.receive)
             self.session.outbox.close()
+            self.link.from_device.close()
 
     async def _write(self) -> None:
         async with self.link.to_device:
@@ -58,8 +62,13 @@ StartTalk = Callable[..., Awaitable[Talk]]
 
 
 @pytest.fixture
-async def talk(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> StartTalk:
-    """Start a session with scripted engines and a device that has not said hello yet."""
+async def talk(nursery: trio.Nursery, autojump_clock: MockClock) -> StartTalk:
+    """Start a session with scripted engines and a device that has not said hello yet.
+
+    A test that uses it must also ask for `autojump_clock`: pytest-trio looks for a
+    clock among the arguments of the test itself only.
+    """
+    assert trio.lowlevel.current_clock() is autojump_clock, "ask for autojump_clock too"
 
     async def start(
         *,

@@ -26,10 +26,12 @@ from xiaozhi_trio.http.advertise import Approach, http_url, lan_addresses, webso
 from xiaozhi_trio.http.app import build_app
 from xiaozhi_trio.http.server import HttpListenError, serve_http
 from xiaozhi_trio.http.services import HttpServices
+from xiaozhi_trio.http.tokens import SteadyTokens
 from xiaozhi_trio.session.encoding import encoding_threads
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.session.session import Session, SessionServices
-from xiaozhi_trio.store.secret import SecretUnavailable, load_or_create_secret, state_folder
+from xiaozhi_trio.store.paths import state_directory
+from xiaozhi_trio.store.secret import SecretUnavailable, load_or_create_secret
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.telemetry.logging import hide_secret
 from xiaozhi_trio.wire.token import TokenSigner
@@ -60,25 +62,15 @@ class ServingAddresses:
     http_port: int
 
 
-@attrs.frozen(kw_only=True)
-class _Credentials:
-    """What tokens are signed with."""
-
-    signer: TokenSigner
-    """Verifies, and issues with the time of the call."""
-    issuer: TokenSigner
-    """Issues the same token for a while: firmware writes each new one to its flash memory."""
-
-
 @attrs.define(kw_only=True)
 class Server:
     """Everything that lives as long as the process."""
 
     settings: Settings
     engines: EngineSet
-    credentials: _Credentials
-    roster: Roster = attrs.field(factory=Roster)
+    signer: TokenSigner
     counters: Counters = attrs.field(factory=Counters)
+    roster: Roster = attrs.field(factory=Roster)
     shutdown: trio.Event = attrs.field(factory=trio.Event)
     _began: float = attrs.field(factory=time.monotonic)
     _websocket_port: int = 0
@@ -92,7 +84,7 @@ class Server:
             return cls(
                 settings=settings,
                 engines=EngineSet.of(settings, _model_store(settings)),
-                credentials=await trio.to_thread.run_sync(_credentials, settings),
+                signer=await trio.to_thread.run_sync(_signer, settings),
             )
         except (libopus.OpusMissingError, EngineError, SecretUnavailable) as error:
             raise StartError(str(error)) from error
@@ -107,7 +99,13 @@ class Server:
                 try:
                     gateway = await self._gateway()
                     self._http_port = await nursery.start(
-                        partial(serve_http, self._app(), self.settings, shutdown=self.shutdown)
+                        partial(
+                            serve_http,
+                            self._app(),
+                            self.settings,
+                            shutdown=self.shutdown,
+                            counters=self.counters,
+                        )
                     )
                     bound = await nursery.start(gateway.serve)
                 except (CannotListen, HttpListenError) as error:
@@ -131,7 +129,7 @@ class Server:
             server=settings.server,
             limits=settings.limits,
             authenticator=Authenticator(
-                self.credentials.signer if settings.authentication.enabled else None,
+                self.signer if settings.authentication.enabled else None,
                 settings.authentication.allowed_devices,
             ),
             sessions=self._sessions(),
@@ -154,16 +152,17 @@ class Server:
         approach = Approach(host_header=handshake.host, local_port=self._http_port)
         return (
             f"{http_url(self.settings.server, approach=approach)}/mcp/vision/explain",
-            self.credentials.issuer.issue(handshake.client_id, handshake.device_id),
+            SteadyTokens(self.signer).issue(handshake.client_id, handshake.device_id),
         )
 
     def _app(self) -> Any:
         return build_app(
             HttpServices(
                 settings=self.settings,
-                tokens=self.credentials.issuer,
+                tokens=SteadyTokens(self.signer),
                 websocket_port=lambda: self._websocket_port,
                 health=self.health,
+                counters=self.counters,
             )
         )
 
@@ -265,29 +264,23 @@ def _model_store(settings: Settings) -> ModelStore:
     return ModelStore(directory, sources=settings.models.sources)
 
 
-def _credentials(settings: Settings) -> _Credentials:
-    """The signers of the configured, kept or newly made secret. Raises `SecretUnavailable`."""
+def _signer(settings: Settings) -> TokenSigner:
+    """The signer of the configured, kept or newly made secret. Raises `SecretUnavailable`."""
     authentication = settings.authentication
     secret = authentication.secret
     if not secret:
         try:
-            secret = load_or_create_secret(state_folder(settings.state.directory))
+            secret = load_or_create_secret(state_directory(settings))
         except SecretUnavailable as error:
             if authentication.enabled:
                 raise
             logger.bind(reason=str(error)).warning("tokens are good until the next start only")
             secret = secrets.token_urlsafe(32)
     hide_secret(secret)
-    lifetime = authentication.token_days * _SECONDS_PER_DAY
-    period = min(_SECONDS_PER_DAY, lifetime / 4)
-    signer = TokenSigner(
+    return TokenSigner(
         secret=secret,
-        lifetime_seconds=lifetime,
+        lifetime_seconds=authentication.token_days * _SECONDS_PER_DAY,
         clock_skew_seconds=authentication.clock_skew_seconds,
-    )
-    return _Credentials(
-        signer=signer,
-        issuer=attrs.evolve(signer, clock=lambda: time.time() // period * period),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-async def test_a_spoken_question_is_answered_in_speech(talk) -> None:
+async def test_a_spoken_question_is_answered_in_speech(autojump_clock, talk) -> None:
     t = await talk()
     await t.device.hello()
     await t.device.listen("auto")

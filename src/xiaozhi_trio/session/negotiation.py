@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xiaozhi_trio.wire.handshake import Handshake
 
 
-class HelloRefused(Exception):  # noqa: N818 - named after what happens to the peer
+class HelloRefused(Exception):
     """The client wants something this server does not speak."""
 
     def __init__(self, reason: str, text: str) -> None:

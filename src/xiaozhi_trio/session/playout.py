@@ -42,7 +42,7 @@ class SpokenSentence:
         if packets >= self.packets:
             return self.text
         end = int(len(self.text) * packets / self.packets)
-        return self.text[: _word_end(self.text, end)]
+        return self.text[: _word_end(self.text, end)].rstrip()
 
 
 def _word_end(text: str, end: int) -> int:

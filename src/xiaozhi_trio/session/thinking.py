@@ -8,6 +8,7 @@ import trio
 
 from xiaozhi_trio.session.segmentation import SentenceSegmenter
 from xiaozhi_trio.session.stage import stage_deadline
+from xiaozhi_trio.session.unspoken import UnspokenFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,14 +60,16 @@ class _Reply:
     def __init__(
         self, sentences: trio.MemorySendChannel[str], on_first_sentence: Callable[[str], None]
     ) -> None:
+        self._unspoken = UnspokenFilter()
         self._segmenter = SentenceSegmenter()
         self._sentences = sentences
         self._on_first_sentence: Callable[[str], None] | None = on_first_sentence
 
     async def add(self, piece: str) -> None:
-        await self._pass_on(self._segmenter.feed(piece))
+        await self._pass_on(self._segmenter.feed(self._unspoken.feed(piece)))
 
     async def end(self) -> None:
+        await self._pass_on(self._segmenter.feed(self._unspoken.flush()))
         await self._pass_on(self._segmenter.flush())
 
     async def _pass_on(self, sentences: Sequence[str]) -> None:

@@ -232,6 +232,6 @@ class ScriptedSynthesizer(_Loads):
         if error is not None:
             raise error
         pcm = self._tone.pcm(sentence, self._sample_rate)
-        size = self._sample_rate * 2 * self._chunk_ms // 1000 or max(len(pcm), 1)
+        size = self._sample_rate * self._chunk_ms // 1000 * 2 or max(len(pcm), 1)
         for start in range(0, len(pcm), size):
             yield PcmChunk(pcm[start : start + size], self._sample_rate)
