@@ -114,7 +114,7 @@ async def test_load_sets_the_server_up_and_warms_up(tmp_path: Path) -> None:
     await model.load()
     server = FakeServer.instance
     assert server.parameters.n_ctx == CONTEXT
-    assert server.parameters.cpuparams.n_threads == 3
+    assert server.parameters.cpuparams.n_threads == 2
     assert server.parameters.cpuparams_batch.n_threads == 3
     assert len(server.parameters.api_keys[0]) > 30
     assert [request["max_tokens"] for request in server.requests] == [1, 1]

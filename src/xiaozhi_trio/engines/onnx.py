@@ -26,6 +26,8 @@ def open_onnx(engine: str, path: Path, *, threads: int) -> OnnxModel:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait by spinning take the cores from the other models of the turn.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Fatal only: an interrupted run would be logged as an error of every node.
     options.log_severity_level = 4
     with library_errors(engine, f"loading {path}", *errors):

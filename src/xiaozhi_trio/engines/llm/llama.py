@@ -123,7 +123,10 @@ class LlamaLanguageModel:
         parameters.n_batch = parameters.n_ubatch = PROMPT_BATCH
         parameters.n_cache_reuse = REUSED_PIECE
         parameters.cache_ram_mib = CACHED_DIALOGUES_MIB
-        parameters.cpuparams.n_threads = threads
+        # llama.cpp's threads wait for each other by spinning, so one that finds no core
+        # free stalls all of them. Prompts gain from every core; generation is bound by
+        # memory, and leaves one to speech, codecs and the event loop.
+        parameters.cpuparams.n_threads = max(1, threads - 1)
         parameters.cpuparams_batch.n_threads = threads
         # Fitting to the memory of a graphics card reads the whole file once more, and
         # both this and the warm-up happen while the constructor blocks all of Python.
