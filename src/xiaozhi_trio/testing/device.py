@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 import attrs
 import trio
 
 from xiaozhi_trio.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi_trio.testing.engines import Tone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 UPLINK_RATE: Final = 16_000
 
