@@ -53,6 +53,10 @@ def test_a_byte_at_a_time() -> None:
     assert parse(*(stream[i : i + 1] for i in range(len(stream)))) == ["a", "b"]
 
 
+def test_a_line_end_cut_in_two_is_one() -> None:
+    assert parse(b"data: a\r", b"", b"\ndata: b\r\n\r\n") == ["a\nb"]
+
+
 def test_an_event_is_given_as_soon_as_its_empty_line_begins() -> None:
     assert EventStreamParser().feed(b"data: a\r\n\r") == ["a"]
 

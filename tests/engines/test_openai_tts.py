@@ -210,7 +210,8 @@ async def test_the_first_speech_does_not_wait_for_the_last(codec: str, container
     with trio.move_on_after(5) as scope:
         async with engine.synthesize("a") as chunks:
             await anext(chunks)
-            assert body.taken * 256 < max(4096, 0.7 * len(data))
+            # One page of Ogg holds a second of speech.
+            assert body.taken * 256 <= (4096 if container == "mp3" else 0.7 * len(data))
             scope.cancel()
             await anext(chunks)
     assert scope.cancelled_caught

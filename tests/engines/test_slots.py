@@ -128,6 +128,9 @@ async def test_what_may_pass_is_tried_again(
         await trio.sleep(FIRST_RETRY_SECONDS)
         assert slot.state.status is SlotStatus.LOADING
         assert slot.state.reason is None
+        with trio.move_on_after(0.5) as waiting:
+            await slot.ready()
+        assert waiting.cancelled_caught
     assert await slot.ready() is engine
     pauses = [2, 4, 8, 16, 32, 60, 60, 60]
     assert [line["retry_seconds"] for line in log_lines[:-1]] == pauses

@@ -34,11 +34,12 @@ class EventStreamParser:
 
         Raises `EventStreamError` where an event grows beyond `LONGEST_EVENT_BYTES`.
         """
-        if self._after_return and chunk:
-            chunk = chunk.removeprefix(b"\n")
-        if chunk or self._after_return:
-            self._after_return = chunk.endswith(b"\r")
         events: list[str] = []
+        if not chunk:
+            return events
+        if self._after_return:
+            chunk = chunk.removeprefix(b"\n")
+        self._after_return = chunk.endswith(b"\r")
         start = 0
         for end in _LINE_END.finditer(chunk):
             self._take(chunk[start : end.start()])
