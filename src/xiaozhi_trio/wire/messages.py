@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 import attrs
 import cattrs
 import orjson
-from cattrs.preconf.orjson import OrjsonConverter, make_converter
+from cattrs.gen import make_dict_structure_fn
+from cattrs.preconf.orjson import make_converter
 
 from xiaozhi_trio.wire.emotion import EMOJI, Emotion
 from xiaozhi_trio.wire.violation import ProtocolViolation
@@ -131,31 +132,31 @@ def _exactly(kind: type[T]) -> Any:
     return structure
 
 
-def _make_converter() -> OrjsonConverter:
-    converter = make_converter()
-    for kind in (int, str, bool):
-        converter.register_structure_hook(kind, _exactly(kind))
-    return converter
+def _from_object(kind: type[T]) -> Any:
+    """Structure a JSON object; a member that is null counts as absent."""
+    structure_members = make_dict_structure_fn(kind, _CONVERTER)
+
+    def structure(value: object, _: type[T]) -> T:
+        if not isinstance(value, dict):
+            raise TypeError(f"{type(value).__name__} where an object was expected")
+        present = {key: member for key, member in value.items() if member is not None}
+        return structure_members(present, kind)
+
+    return structure
 
 
-_CONVERTER: Final = _make_converter()
+_CONVERTER: Final = make_converter()
+for _kind in (int, str, bool):
+    _CONVERTER.register_structure_hook(_kind, _exactly(_kind))
+_CONVERTER.register_structure_hook_factory(attrs.has, _from_object)
 
 
 def _structure(body: dict[str, Any], kind: type[T]) -> T:
-    """Structure `body`; a member that is null counts as absent, at every level."""
     try:
-        return _CONVERTER.structure(_without_null(body), kind)
+        return _CONVERTER.structure(body, kind)
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
         problems = "; ".join(cattrs.transform_error(error))
         raise ProtocolViolation("message_malformed", problems) from error
-
-
-def _without_null(body: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_null(value) if isinstance(value, dict) else value
-        for key, value in body.items()
-        if value is not None
-    }
 
 
 def _listen(body: dict[str, Any]) -> ClientMessage:
