@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 from xiaozhi_trio.config.engines import HibariSettings
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
@@ -117,4 +118,6 @@ async def test_without_load_and_after_close_it_says_so(synthesizer: HibariSynthe
 
 
 async def _release() -> None:
+    with trio.CancelScope(shield=True):
+        await trio.testing.wait_all_tasks_blocked(0.01)
     FakeHibari.may_speak.set()

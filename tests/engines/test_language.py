@@ -8,6 +8,7 @@ from xiaozhi_trio.engines.language import (
     LONGEST_CLAUSE,
     Run,
     has_chinese,
+    plain_digits,
     split_clauses,
     split_runs,
 )
@@ -45,6 +46,10 @@ def test_has_chinese(text: str, expected: bool) -> None:
 )
 def test_latin_words_are_runs(text: str, latin: list[str]) -> None:
     assert [run.text for run in split_runs(text) if run.is_latin] == latin
+
+
+def test_plain_digits() -> None:
+    assert plain_digits("１٣४❶ ½ m² 五") == "1341 ½ m² 五"
 
 
 def test_runs_keep_their_order() -> None:

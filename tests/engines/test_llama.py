@@ -181,7 +181,7 @@ async def test_cancellation_while_the_prompt_is_read(model: LlamaLanguageModel) 
         nursery.start_soon(whole, model, said())
         assert await trio.to_thread.run_sync(reading.wait, PATIENCE)
         nursery.cancel_scope.cancel()
-        may_go_on.set()
+        nursery.start_soon(_when_blocked, may_go_on.set)
     assert FakeServer.instance.stopped_after == [1]
 
 
@@ -291,5 +291,6 @@ def test_without_oldest_keeps_system_and_last() -> None:
 
 
 async def _when_blocked(action: Callable[[], None]) -> None:
-    await trio.testing.wait_all_tasks_blocked(0.01)
+    with trio.CancelScope(shield=True):
+        await trio.testing.wait_all_tasks_blocked(0.01)
     action()

@@ -78,6 +78,11 @@ def test_letters_beside_digits_are_heard(
     assert english("D") in mandarin("在3D打印")
 
 
+def test_character_without_a_reading_leaves_the_rest(mandarin: MandarinPhonemes) -> None:
+    assert not has_sound(mandarin("嗧"))
+    assert has_sound(mandarin("一嗧水"))
+
+
 def test_mandarin_without_a_word(mandarin: MandarinPhonemes) -> None:
     assert not has_sound(mandarin("，。！"))
     assert not has_sound(mandarin(""))

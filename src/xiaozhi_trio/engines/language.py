@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 
 import attrs
 
@@ -15,6 +16,20 @@ _LETTER = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 # no word: they are most often a unit (5km), which the rules of the number read.
 _LATIN_WORD = rf"(?<![{_LETTER}0-9])[{_LETTER}](?:[{_LETTER}0-9]|['’.+_-](?=[{_LETTER}0-9]))*"
 _LATIN_WORDS = re.compile(rf"{_LATIN_WORD}(?:[ ]+{_LATIN_WORD})*")
+
+
+# Exponents, which belong to a unit (m²) and are read with it.
+_EXPONENTS = frozenset("²³")
+
+
+def plain_digits(text: str) -> str:
+    """`text` with the digits of all scripts and shapes as 0 to 9."""
+    return "".join(
+        str(unicodedata.digit(character))
+        if character.isdigit() and character not in _EXPONENTS
+        else character
+        for character in text
+    )
 
 
 @attrs.frozen

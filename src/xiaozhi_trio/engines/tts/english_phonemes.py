@@ -10,6 +10,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from xiaozhi_trio.engines.language import plain_digits
 from xiaozhi_trio.engines.libraries import library_errors, optional_packages
 
 if TYPE_CHECKING:
@@ -41,5 +42,5 @@ class EnglishPhonemes:
 
 def speakable(text: str) -> str:
     """`text` with full-width letters and their like made plain, and long numbers spelled."""
-    plain = unicodedata.normalize("NFKC", text)
+    plain = plain_digits(unicodedata.normalize("NFKC", text))
     return _LONG_NUMBER.sub(lambda digits: " ".join(digits.group()), plain)

@@ -11,7 +11,7 @@ import re
 import tempfile
 from typing import TYPE_CHECKING
 
-from xiaozhi_trio.engines.language import has_chinese, split_runs
+from xiaozhi_trio.engines.language import has_chinese, plain_digits, split_runs
 from xiaozhi_trio.engines.libraries import library_errors, optional_packages
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class MandarinPhonemes:
 
     def __call__(self, text: str) -> str:
         """The phonemes; numbers, dates, times and units are read the Chinese way."""
-        text = text.translate(_ZERO)
+        text = plain_digits(text).translate(_ZERO)
         with library_errors(self._engine, "phonemes of the text", bad_input=True):
             phonemes = " ".join(
                 self._english(run.text) if run.is_latin else self._chinese(run.text)
@@ -83,7 +83,17 @@ class MandarinPhonemes:
         end = 0
         for run in _RUN_OF_HAN.finditer(text):
             pieces.append(self._punctuation(text[end : run.start()]))
-            pieces.append(" ".join(self._word(word) for word in self._cut(run.group())))
+            pieces.append(" ".join(self._pronounce(word) for word in self._cut(run.group())))
             end = run.end()
         pieces.append(self._punctuation(text[end:]))
         return " ".join(piece for piece in pieces if piece)
+
+    def _pronounce(self, word: str) -> str:
+        try:
+            return self._word(word)
+        except ValueError:
+            # A character that stands for more than one syllable (嗧, gallon) or has no
+            # reading on record; the rest of the word is still worth hearing.
+            if len(word) == 1:
+                return ""
+            return "".join(self._pronounce(character) for character in word)
