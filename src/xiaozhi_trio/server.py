@@ -77,13 +77,16 @@ class Server:
     _http_port: int = 0
 
     @classmethod
-    async def build(cls, settings: Settings) -> Server:
-        """Put the parts together; nothing listens or loads yet. Raises `StartError`."""
+    async def build(cls, settings: Settings, engines: EngineSet | None = None) -> Server:
+        """Put the parts together; nothing listens or loads yet. Raises `StartError`.
+
+        `engines` are used in place of those that the settings choose.
+        """
         try:
             libopus.bindings()
             return cls(
                 settings=settings,
-                engines=EngineSet.of(settings, _model_store(settings)),
+                engines=engines or EngineSet.of(settings, _model_store(settings)),
                 signer=await trio.to_thread.run_sync(_signer, settings),
             )
         except (libopus.OpusMissingError, EngineError, SecretUnavailable) as error:

@@ -19,7 +19,6 @@ import trio
 from loguru import logger
 from trio_websocket import wrap_client_stream
 
-import xiaozhi_trio.server as server_module
 from xiaozhi_trio.audio.opus import OpusDecoder
 from xiaozhi_trio.config.settings import (
     AuthenticationSettings,
@@ -182,15 +181,14 @@ async def open_house(tmp_path: Path, log: Log) -> AsyncIterator[OpenHouse]:
             llm = ScriptedLanguageModel(*replies or [["我很好。"]])
             asr = ScriptedRecognizer("今天星期几")
             tts = ScriptedSynthesizer(tone=Tone(ms_per_character=40))
-            server = Server(
-                settings=settings,
-                engines=EngineSet(
+            server = await Server.build(
+                settings,
+                EngineSet(
                     vad=EngineSlot.of_ready(LoudnessDetector()),
                     asr=EngineSlot.of_ready(asr),
                     llm=EngineSlot.of_ready(llm),
                     tts=EngineSlot.of_ready(tts),
                 ),
-                credentials=await trio.to_thread.run_sync(server_module._credentials, settings),
             )
             servers.append(server)
             addresses: ServingAddresses = await nursery.start(server.run)

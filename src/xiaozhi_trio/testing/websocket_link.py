@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit, urlunsplit
 
 import trio
-from trio_websocket import ConnectionClosed, open_websocket_url
+from trio_websocket import ConnectionClosed, wrap_client_stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,10 +67,29 @@ async def dial(
     ]
     if token:
         headers.insert(0, ("Authorization", f"Bearer {token}"))
-    async with open_websocket_url(
-        url,
-        extra_headers=[(name.encode(), value.encode()) for name, value in headers],
-        message_queue_size=_QUEUE_MESSAGES,
-        disconnect_timeout=_DISCONNECT_SECONDS,
-    ) as connection:
-        yield WebSocketLink(connection)
+    address = urlsplit(url)
+    port = address.port or (443 if address.scheme == "wss" else 80)
+    stream: trio.abc.Stream = await trio.open_tcp_stream(address.hostname or "", port)
+    if address.scheme == "wss":
+        stream = trio.SSLStream(
+            stream, ssl.create_default_context(), server_hostname=address.hostname
+        )
+    try:
+        async with trio.open_nursery() as nursery:
+            connection = await wrap_client_stream(
+                nursery,
+                stream,
+                address.netloc,
+                urlunsplit(("", "", address.path or "/", address.query, "")),
+                extra_headers=[(name.encode(), value.encode()) for name, value in headers],
+                message_queue_size=_QUEUE_MESSAGES,
+            )
+            try:
+                yield WebSocketLink(connection)
+                with trio.move_on_after(_DISCONNECT_SECONDS):
+                    await connection.aclose()
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        # The library leaves the socket open where the server closed first.
+        await trio.aclose_forcefully(stream)
