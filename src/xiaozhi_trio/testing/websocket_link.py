@@ -69,10 +69,11 @@ async def dial(
         headers.insert(0, ("Authorization", f"Bearer {token}"))
     address = urlsplit(url)
     port = address.port or (443 if address.scheme == "wss" else 80)
-    stream: trio.abc.Stream = await trio.open_tcp_stream(address.hostname or "", port)
+    socket = await trio.open_tcp_stream(address.hostname or "", port)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = socket
     if address.scheme == "wss":
         stream = trio.SSLStream(
-            stream, ssl.create_default_context(), server_hostname=address.hostname
+            socket, ssl.create_default_context(), server_hostname=address.hostname
         )
     try:
         async with trio.open_nursery() as nursery:
