@@ -127,7 +127,9 @@ class Entrance:
 
 def _tls_failure(cause: BaseException | None) -> dialect.Dialect:
     # The library's word for it, such as TLSV1_ALERT_UNKNOWN_CA; none of it is the peer's text.
-    word = cause.reason if isinstance(cause, ssl.SSLError) else "the peer hung up"
+    word = "the peer hung up"
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        word = str(cause.reason)
     return dialect.Dialect(
         "TLS",
         "tls_handshake_failed",

@@ -101,7 +101,8 @@ async def accept_websocket(
     """Answer 101 to an upgrade that has been checked and hold the WebSocket open for the block.
 
     `received` is what the peer has sent behind its request head. Raises `PeerLeft`,
-    in an exception group, where the peer does not take the answer.
+    alone or in an exception group, where the peer does not take the answer or is lost
+    in a way that the library cannot tell `receive`.
     """
     # wsproto 1.3.2 drops what comes before it has answered, alone or in one piece with the head.
     transport = Transport(stream, clean_head(key), received, answer_first=True)
