@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 
@@ -117,7 +118,7 @@ async def test_050_downlink_timestamps_rise_and_are_never_zero(autojump_clock, t
     stamps = [event.timestamp for event in t.device.of_kind("audio")]
     assert len(stamps) > 5
     assert stamps[0] > 0
-    assert all(later > earlier for earlier, later in zip(stamps, stamps[1:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(stamps))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,12 @@ def restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, show = root.handlers[:], root.level, warnings.showwarning
     monkeypatch.setattr(our_logging, "_redactor", Redactor())
+    # The one library that chooses a level for itself, where another test has imported it.
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hub.setLevel(logging.NOTSET)
     yield
+    hub.setLevel(hub_level)
     logger.remove()
     root.handlers[:] = handlers
     root.setLevel(level)
