@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _LISTEN_SECONDS: Final = 30.0
+_HEALTH_SECONDS: Final = 30.0
+"""Libraries that are being loaded may hold the interpreter for seconds on a busy machine."""
 _STOP_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.05
 _LOG_SHOWN: Final = 4000
@@ -52,7 +54,8 @@ class ServerProcess:
 
     def health(self) -> Mapping[str, Any]:
         """What `/health` tells; blocks."""
-        health: Mapping[str, Any] = httpx.get(f"{self.http_url}/health").raise_for_status().json()
+        answer = httpx.get(f"{self.http_url}/health", timeout=_HEALTH_SECONDS)
+        health: Mapping[str, Any] = answer.raise_for_status().json()
         return health
 
     def log(self, event: str) -> Sequence[Mapping[str, Any]]:

@@ -57,8 +57,8 @@ async def dial(
 ) -> AsyncIterator[WebSocketLink]:
     """Connect to a server with the headers that firmware 2.4.2 sends, for the block.
 
-    Raises `trio_websocket.ConnectionRejected` where the server refuses, and
-    `trio_websocket.HandshakeError` where it does not answer as a WebSocket server.
+    Raises, in an exception group, `trio_websocket.ConnectionRejected` where the server
+    refuses and `trio_websocket.HandshakeError` where it is no WebSocket server.
     """
     headers = [
         ("Protocol-Version", str(binary_version)),
