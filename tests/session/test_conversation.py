@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import pairwise
+
+import trio
+
+from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
+from xiaozhi_trio.testing import LoudnessDetector, ScriptedLanguageModel, ScriptedSynthesizer
+from xiaozhi_trio.testing.engines import LoudnessStream
+from xiaozhi_trio.wire.closing import Closing
+
 
 async def test_a_spoken_question_is_answered_in_speech(autojump_clock, talk) -> None:
     t = await talk()
@@ -19,3 +29,78 @@ async def test_a_spoken_question_is_answered_in_speech(autojump_clock, talk) -> 
         "audio",
         "tts stop",
     ]
+
+
+async def test_a_failing_detector_costs_the_audio_and_nothing_else(autojump_clock, talk) -> None:
+    class Failing(LoudnessDetector):
+        def open_stream(self) -> LoudnessStream:
+            return FailingStream(500)
+
+    class FailingStream(LoudnessStream):
+        async def accept(self, pcm: bytes) -> list[float]:
+            await trio.lowlevel.checkpoint()
+            raise EngineError("busy", engine="vad", category=EngineErrorCategory.BUSY)
+
+    t = await talk(vad=Failing())
+    await t.device.hello()
+    await t.device.listen("auto")
+    await t.device.speak(1.0)
+    await t.device.detect("still there?")
+    await t.device.wait_for("tts stop")
+    assert not t.asr.utterances
+
+
+async def test_a_voice_that_dies_ends_the_reply_and_the_thinking(autojump_clock, talk) -> None:
+    def fails(text: str) -> EngineError | None:
+        broken = EngineError("out of order", engine="tts", category=EngineErrorCategory.INTERNAL)
+        return None if "first" in text else broken
+
+    t = await talk(
+        llm=ScriptedLanguageModel(["The first sentence. ", *["The next sentence. "] * 50]),
+        tts=ScriptedSynthesizer(fails=fails),
+    )
+    await t.device.hello()
+    await t.device.detect("hello?")
+    await t.device.wait_for("tts stop")
+    assert len(t.tts.sentences) == 3
+    assert t.llm.generating == 0
+    assert len(t.device.of_kind("alert")) == 1
+
+
+async def test_sentences_of_markup_alone_are_passed_over(autojump_clock, talk) -> None:
+    t = await talk(llm=ScriptedLanguageModel(["Hello there.\n", "---\n", "😀\n", "Bye now."]))
+    await t.device.hello()
+    await t.device.detect("hello?")
+    await t.device.wait_for("tts stop")
+    assert t.tts.sentences == ["Hello there.", "Bye now."]
+
+
+async def test_the_next_sentence_is_synthesised_while_one_plays(autojump_clock, talk) -> None:
+    t = await talk(
+        llm=ScriptedLanguageModel(["The first sentence here. ", "Then the second one."]),
+        tts=ScriptedSynthesizer(seconds=1.0),
+    )
+    await t.device.hello()
+    await t.device.detect("hello?")
+    await t.device.wait_for("tts stop")
+    audio = [event.at for event in t.device.of_kind("audio")]
+    assert max(later - earlier for earlier, later in pairwise(audio)) < 0.07
+
+
+async def test_a_peer_that_only_writes_is_cut_off(autojump_clock, talk) -> None:
+    t = await talk()
+    await t.device.hello()
+    t.session.outbox.next_payload = trio.sleep_forever
+    with suppress(trio.BrokenResourceError):
+        for _ in range(1000):
+            await t.device.abort()
+    assert t.closing.reason == "peer_stalled"
+
+
+async def test_end_keeps_its_first_reason(autojump_clock, talk) -> None:
+    t = await talk()
+    await t.device.hello()
+    t.session.end(Closing(1001, "server_shutdown"))
+    t.session.end(Closing(1000, "replaced"))
+    await t.device.wait_for_hang_up()
+    assert t.closing == Closing(1001, "server_shutdown")

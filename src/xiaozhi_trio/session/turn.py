@@ -137,6 +137,8 @@ class Turn:
     async def _answer(self) -> None:
         text = await self._understood()
         if text:
+            # What people say at home is for those who ask to see it.
+            logger.bind(text=text).debug("understood")
             self._tools.outbox.post(Stt(text), turn=self.number)
         elif not self._failures:
             return
