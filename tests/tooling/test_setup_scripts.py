@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import attrs
@@ -178,6 +179,11 @@ def test_a_named_python_is_taken(machine: Machine) -> None:
     machine.has("mine", WHOLE)
     status, found, _ = machine.run("find_python.sh", PYTHON="mine")
     assert (status, found.strip()) == (0, str(machine.folder / "mine"))
+
+
+def test_the_python_that_runs_this_would_do(machine: Machine) -> None:
+    status, found, told = machine.run("find_python.sh", PYTHON=sys.executable)
+    assert (status, found.strip(), told) == (0, sys.executable, "")
 
 
 @pytest.mark.parametrize("name", ["python3", "mine"])
