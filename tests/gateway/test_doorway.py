@@ -276,3 +276,47 @@ async def test_allowed_device_needs_no_token(
 def test_allowed_device_must_be_a_device_id() -> None:
     with pytest.raises(ValueError, match="device id"):
         Authenticator(None, ["not a device"])
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ("x", "token_malformed"),
+        ("A" * 43 + ".1", "token_signature"),
+        (SIGNER.issue("other", "aa:bb:cc:dd:ee:ff"), "token_signature"),
+    ],
+)
+async def test_bad_token_is_refused_with_its_own_reason(
+    make_house: Callable[..., Any],
+    token: str,
+    reason: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    house = make_house(authenticator=Authenticator(SIGNER))
+    answer = await house.answer(
+        house.upgrade(
+            "/xiaozhi/v1/",
+            ("Device-Id", "AA:BB:CC:DD:EE:FF"),
+            ("Client-Id", "c"),
+            ("Authorization", f"Bearer {token}"),
+        )
+    )
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["reason"] == reason
+    assert token == "x" or not any(token in line["text"] for line in house.log)
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"OPTIONS / HTTP/1.1\r\n\r\n", b"204"),
+        (b"POST /xiaozhi/ota/ HTTP/1.1\r\n\r\n", b"405"),
+        (b"GET /health HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", b"431"),
+        (b"GET /" + b"x" * 40_000, b"431"),
+    ],
+)
+async def test_plain_requests(
+    house: Any, request_head: bytes, status: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert (await house.answer(request_head)).split()[1] == status

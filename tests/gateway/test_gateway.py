@@ -174,6 +174,8 @@ async def test_serves_over_sockets_and_drains(serve: Any) -> None:
         async with await trio.open_tcp_stream(host, port) as stream:
             await stream.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
             assert b" 101 " in await stream.receive_some()
+            await stream.send_all(b"\x81\x82\0\0\0\0hi")
+            assert await stream.receive_some() == b"\x81\x02hi"
             with trio.fail_after(3):
                 house.gateway.stop()
                 frame = await house.everything(stream)
@@ -182,6 +184,19 @@ async def test_serves_over_sockets_and_drains(serve: Any) -> None:
         with pytest.raises(OSError, match="all attempts to connect"):
             await trio.open_tcp_stream(host, port)
     assert house.lines("gateway drains")
+
+
+async def test_session_that_begins_while_the_server_stops_is_ended(
+    house: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    def build(handshake: Handshake, session_id: str) -> Any:
+        house.gateway.stop()
+        return factory(handshake, session_id)
+
+    factory = house.gateway._reception.sessions
+    object.__setattr__(house.gateway._reception, "sessions", build)
+    async with house.device("/xiaozhi/v1/", DEVICE) as websocket:
+        assert await close_of(websocket) == (1001, "server_shutdown")
 
 
 @pytest.mark.sockets
