@@ -8,6 +8,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import attrs
 import httpx
 import pytest
 import trio
@@ -226,20 +227,21 @@ print("down", flush=True)
     assert process.returncode == 0
 
 
-def test_the_addresses_are_those_of_the_lan(monkeypatch, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("0.0.0.0", ("192.168.1.5", "10.0.0.5")), ("127.0.0.1", ("127.0.0.1",))],
+)
+async def test_the_addresses_told_are_those_listened_on(monkeypatch, tmp_path, host, told) -> None:
     monkeypatch.setattr(server_module, "lan_addresses", lambda: ["192.168.1.5", "10.0.0.5"])
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            server = await Server.build(settings(tmp_path), engines())
-            addresses = await nursery.start(server.run)
-            assert addresses.ota_urls == tuple(
-                f"http://{host}:{addresses.http_port}/xiaozhi/ota/"
-                for host in ("192.168.1.5", "10.0.0.5")
-            )
-            assert addresses.websocket_urls[0] == (
-                f"ws://192.168.1.5:{addresses.websocket_port}/xiaozhi/v1/"
-            )
-            server.shutdown.set()
-
-    trio.run(main)
+    configured = settings(tmp_path)
+    server = await Server.build(
+        attrs.evolve(configured, server=attrs.evolve(configured.server, host=host)), engines()
+    )
+    async with trio.open_nursery() as nursery:
+        addresses = await nursery.start(server.run)
+        server.shutdown.set()
+    http, websocket = addresses.http_port, addresses.websocket_port
+    assert addresses.ota_urls == tuple(f"http://{name}:{http}/xiaozhi/ota/" for name in told)
+    assert addresses.websocket_urls == tuple(
+        f"ws://{name}:{websocket}/xiaozhi/v1/" for name in told
+    )

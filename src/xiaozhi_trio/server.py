@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _SECONDS_PER_DAY: Final = 86_400
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _ENGINE_CLOSE_SECONDS: Final = 5.0
+_EVERY_INTERFACE: Final = ("", "0.0.0.0", "::")
 
 
 class StartError(Exception):
@@ -190,7 +191,9 @@ class Server:
 
     def _addresses(self) -> ServingAddresses:
         server = self.settings.server
-        hosts = lan_addresses() or ["127.0.0.1"]
+        hosts = [server.host]
+        if server.host in _EVERY_INTERFACE:
+            hosts = lan_addresses() or ["127.0.0.1"]
         approaches = [Approach(host_header=host, local_port=self._http_port) for host in hosts]
         return ServingAddresses(
             websocket_urls=_distinct(

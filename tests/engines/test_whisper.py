@@ -87,17 +87,25 @@ class FakeWhisper:
         ]
 
 
+class FakeOpenCC:
+    def __init__(self, conversion: str) -> None:
+        assert conversion == "t2s"
+
+    def convert(self, text: str) -> str:
+        return text.replace("氣", "气")
+
+
 @pytest.fixture(autouse=True)
 def _libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     package = ModuleType("faster_whisper")
     package.WhisperModel = FakeWhisper  # type: ignore[attr-defined]
     tokenizer = ModuleType("faster_whisper.tokenizer")
     tokenizer.Tokenizer = FakeTokenizer  # type: ignore[attr-defined]
-    zhconv = ModuleType("zhconv")
-    zhconv.convert = lambda text, _: text.replace("氣", "气")  # type: ignore[attr-defined]
+    opencc = ModuleType("opencc")
+    opencc.OpenCC = FakeOpenCC  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "faster_whisper", package)
     monkeypatch.setitem(sys.modules, "faster_whisper.tokenizer", tokenizer)
-    monkeypatch.setitem(sys.modules, "zhconv", zhconv)
+    monkeypatch.setitem(sys.modules, "opencc", opencc)
 
 
 async def loaded(**settings: Any) -> tuple[WhisperRecognizer, FakeWhisper]:

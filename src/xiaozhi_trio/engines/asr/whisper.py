@@ -146,12 +146,9 @@ class WhisperRecognizer:
 
     def _load_and_warm_up(self, folder: Path, stop: Stop) -> _Model:
         with optional_packages(self.name):
-            import zhconv
             from faster_whisper import WhisperModel
             from faster_whisper.tokenizer import Tokenizer
-
-            # Its dictionaries are read at the first use, and their file is left open.
-            zhconv.convert("熱身", "zh-hans")
+            from opencc import OpenCC
 
         with library_errors(self.name, f"loading {folder}"):
             whisper = WhisperModel(
@@ -170,7 +167,7 @@ class WhisperRecognizer:
                 engine=self.name,
                 category=EngineErrorCategory.BAD_REQUEST,
             )
-        model = _Model(whisper, Tokenizer, lambda text: str(zhconv.convert(text, "zh-hans")))
+        model = _Model(whisper, Tokenizer, OpenCC("t2s").convert)
         with library_errors(self.name, "warming up"):
             noise = np.random.default_rng(0).standard_normal(LISTENING_RATE, np.float32)
             for language in self._settings.languages or ("en",):
