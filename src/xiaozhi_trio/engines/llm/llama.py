@@ -44,6 +44,9 @@ REUSED_PIECE = 64
 CACHED_DIALOGUES_MIB = 512
 """Memory for the states of dialogues that are not under way, MiB."""
 
+_AGAINST_LOOPS = {"repeat_penalty": 1.1, "repeat_last_n": 128, "dry_multiplier": 0.8}
+"""Small models fall into saying one thing for ever; llama.cpp's DRY sampler breaks such loops."""
+
 _QUIET = -1
 _WARM_UP = ("你好", "Hello")
 
@@ -158,6 +161,7 @@ class LlamaLanguageModel:
                 **_request(dialogue),
                 "max_tokens": self._settings.max_tokens,
                 "temperature": self._settings.temperature,
+                **_AGAINST_LOOPS,
             }
             with library_errors(self.name, "generation"):
                 server.handle_chat_completions(request, attempt.on_event)
