@@ -285,19 +285,22 @@ async def visit(house: House, url: str, query: Mapping[str, str]) -> AsyncIterat
     target = f"{parts.path}?{urlencode(query)}"
     assert parts.hostname is not None
     assert parts.port is not None
-    async with trio.open_nursery() as nursery:
-        stream = await trio.open_tcp_stream(parts.hostname, parts.port)
-        browser: Any = trio.StapledStream(BrowserSend(stream, target), stream)
-        with trio.fail_after(5):
-            connection = await wrap_client_stream(
-                nursery, browser, parts.netloc, target, message_queue_size=64
-            )
-        link = WebSocketLink(connection)
-        page = Page(house, SimulatedDevice(link), link)
-        nursery.start_soon(page.device.listen_to_server)
-        yield page
-        await link.aclose()
-        nursery.cancel_scope.cancel()
+    stream = await trio.open_tcp_stream(parts.hostname, parts.port)
+    browser: Any = trio.StapledStream(BrowserSend(stream, target), stream)
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(5):
+                connection = await wrap_client_stream(
+                    nursery, browser, parts.netloc, target, message_queue_size=64
+                )
+            link = WebSocketLink(connection)
+            page = Page(house, SimulatedDevice(link), link)
+            nursery.start_soon(page.device.listen_to_server)
+            yield page
+            await link.aclose()
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 IDENTITY = {"device-id": DEVICE_ID, "client-id": CLIENT_ID}

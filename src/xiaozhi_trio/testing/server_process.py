@@ -58,9 +58,15 @@ class ServerProcess:
         health: Mapping[str, Any] = answer.raise_for_status().json()
         return health
 
-    def log(self, event: str) -> Sequence[Mapping[str, Any]]:
-        """The log lines of one event so far, with their fields; blocks."""
-        return _lines(self._log, event)
+    def log(self, event: str, *, seconds: float = 5.0) -> Sequence[Mapping[str, Any]]:
+        """The log lines of one event with their fields, as soon as there are any; blocks.
+
+        Empty where none came within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while not (lines := _lines(self._log, event)) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        return lines
 
 
 @contextmanager
