@@ -24,7 +24,7 @@ async def whole(model: LlamaLanguageModel, *messages: ChatMessage) -> str:
 
 async def test_reply_interruption_and_bounds(capfd: pytest.CaptureFixture[str]) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    settings = LlamaSettings(context_tokens=1024, max_tokens=256, temperature=0)
+    settings = LlamaSettings(context_tokens=512, max_tokens=96, temperature=0)
     model = LlamaLanguageModel(settings, ModelStore(default_model_directory()))
     await model.load()
 
@@ -37,21 +37,21 @@ async def test_reply_interruption_and_bounds(capfd: pytest.CaptureFixture[str]) 
             break
         left = trio.current_time()
     # The whole reply would take at least twice as long.
-    assert trio.current_time() - left < 2
+    assert trio.current_time() - left < 1.2
     with trio.fail_after(30):
         assert await whole(model, PERSONA, ChatMessage("user", "Say yes."))
 
     with trio.move_on_after(0.1) as scope:
-        await whole(model, PERSONA, ChatMessage("user", "word " * 400))
+        await whole(model, PERSONA, ChatMessage("user", "word " * 300))
     assert scope.cancelled_caught
 
     async with model.reply([PERSONA, COUNT]) as pieces:
         assert 1 < len([piece async for piece in pieces]) <= settings.max_tokens
 
-    long = [ChatMessage("user", "word " * 300), ChatMessage("assistant", "ok")] * 3
+    long = [ChatMessage("user", "word " * 120), ChatMessage("assistant", "ok")] * 4
     assert await whole(model, PERSONA, *long, ChatMessage("user", "Say yes."))
     with pytest.raises(EngineError) as caught:
-        await whole(model, PERSONA, ChatMessage("user", "word " * 900))
+        await whole(model, PERSONA, ChatMessage("user", "word " * 500))
     assert caught.value.category is EngineErrorCategory.BAD_REQUEST
 
     await model.aclose()
