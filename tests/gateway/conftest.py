@@ -19,6 +19,7 @@ from xiaozhi_trio.gateway.gateway import Gateway
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.wire.closing import NORMAL, PEER_GONE, Closing
+from xiaozhi_trio.wire.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from xiaozhi_trio.wire.handshake import Handshake
 
+PEER = Endpoint.of("192.0.2.7", 5000)
 KEY = base64.b64encode(b"0123456789abcdef")
 
 
@@ -120,17 +122,17 @@ class House:
     """Set once `serve` has returned, where it runs."""
 
     @asynccontextmanager
-    async def peer(self) -> AsyncIterator[trio.StapledStream]:
+    async def peer(self, address: Endpoint | None = PEER) -> AsyncIterator[trio.StapledStream]:
         """One connection to the gateway; the block ends when the gateway is done with it."""
         ours, theirs = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.gateway.attend, theirs, "192.0.2.7:5000")
+            nursery.start_soon(self.gateway.attend, theirs, address)
             yield ours
             await ours.aclose()
 
-    async def answer(self, request: bytes) -> bytes:
+    async def answer(self, request: bytes, address: Endpoint | None = PEER) -> bytes:
         """All that comes back to these bytes until the gateway closes."""
-        async with self.peer() as stream:
+        async with self.peer(address) as stream:
             await stream.send_all(request)
             return await everything(stream)
 

@@ -143,7 +143,7 @@ async def test_errors_beside_a_cancellation_do_not_escape(
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.move_on_after(1) as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(house.gateway.attend, theirs, "peer")
+            nursery.start_soon(house.gateway.attend, theirs, None)
             await ours.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
             await trio.sleep_forever()
     assert scope.cancelled_caught
@@ -286,4 +286,4 @@ def test_an_address_that_is_gone_is_unknown() -> None:
     class Stream:
         socket: Gone
 
-    assert _peer_of(Stream(Gone())) == "unknown"
+    assert _peer_of(Stream(Gone())) is None

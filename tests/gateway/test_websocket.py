@@ -100,11 +100,14 @@ async def test_broken_protocol_gets_its_close_frame(
 
 async def test_too_large_a_message_is_1009(autojump_clock: trio.testing.MockClock) -> None:
     async with opened() as (websocket, ours, _):
-        await ours.send_all(frame(0x82, bytes(4097)))
+        await ours.send_all(frame(0x82, b"last") + frame(0x82, bytes(4097)))
+        assert await websocket.receive() == b"last"
         with pytest.raises(trio.EndOfChannel):
             await websocket.receive()
-        await websocket.close(PEER_GONE)
-        assert (await ours.receive_some())[:4] == b"\x88\x2b\x03\xf1"
+        await websocket.close(websocket.exceeded)
+        assert await ours.receive_some() == closing_frame(
+            1009, b"message_too_large: at most 4096 bytes (limits.message_bytes)"
+        )
         with trio.move_on_after(1):
             assert await ours.receive_some() == b""
 

@@ -7,6 +7,7 @@ asked only when each of those values is right by itself.
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -84,6 +85,17 @@ def _sources(sources: tuple[str, ...]) -> None:
         )
 
 
+def _trusted_proxies(networks: tuple[str, ...]) -> None:
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise SettingError(
+                f"came {toml_of(network)}, expected IP addresses and networks of them ({error})",
+                'for example trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]',
+            ) from error
+
+
 def _existing_file(name: str) -> None:
     if not name:
         return
@@ -141,6 +153,7 @@ FIELD_RULES: Mapping[tuple[type, str], Callable[[Any], None]] = {
     (ServerSettings, "http_url"): _http_url,
     (ServerSettings, "tls_certificate"): _existing_file,
     (ServerSettings, "tls_key"): _existing_file,
+    (ServerSettings, "trusted_proxies"): _trusted_proxies,
     (ModelSettings, "sources"): _sources,
     **{
         (openai, field): rule

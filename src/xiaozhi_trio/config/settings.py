@@ -42,6 +42,13 @@ class ServerSettings:
         "Firmware accepts certificates of public authorities only.",
     )
     tls_key: str = setting("", why="PEM file of the certificate's private key.")
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        why="Addresses and networks (10.0.0.0/8) of the reverse proxies and load balancers in "
+        "front of the WebSocket port: what they say of a client in a PROXY header, "
+        "X-Forwarded-For, X-Forwarded-Proto or Forwarded is believed. List none that passes on "
+        "what a client says of itself.",
+    )
     timezone_offset_minutes: int = setting(
         480,
         unit="minutes",
@@ -65,6 +72,13 @@ class LimitSettings:
     connections: int = setting(
         2000, minimum=1, maximum=100_000, why="Connections at once; further ones are told so (503)."
     )
+    connections_per_address: int = setting(
+        64,
+        minimum=1,
+        maximum=100_000,
+        why="WebSocket connections at once of one IPv4 address or IPv6 /64; further ones are told "
+        "so (429). Many devices share one behind NAT. Loopback and trusted_proxies are exempt.",
+    )
     handshake_seconds: float = setting(
         10.0, unit="s", minimum=0.5, maximum=60, why="Time a peer has to send its request head."
     )
@@ -76,6 +90,21 @@ class LimitSettings:
     )
     message_bytes: int = setting(
         262_144, unit="bytes", minimum=4096, maximum=16_777_216, why="Largest WebSocket message."
+    )
+    messages_per_second: int = setting(
+        300,
+        minimum=20,
+        maximum=100_000,
+        why="WebSocket frames a device may send, pings and fragments included; ten seconds' worth "
+        "may come at once, as after a gap in the network. Audio is 17 to 200 a second.",
+    )
+    bytes_per_second: int = setting(
+        262_144,
+        unit="bytes",
+        minimum=16_384,
+        maximum=1_073_741_824,
+        why="Bytes a device may send a second, with ten seconds' worth or one message_bytes at "
+        "once. Opus is 2,000 to 64,000.",
     )
     send_seconds: float = setting(
         10.0,

@@ -12,6 +12,7 @@ import trio
 from loguru import logger
 
 from xiaozhi_trio.config.settings import LimitSettings
+from xiaozhi_trio.gateway.report import shown
 from xiaozhi_trio.gateway.transport import PeerLeft
 from xiaozhi_trio.gateway.websocket import WebSocket, accept_websocket
 from xiaozhi_trio.session.roster import Roster
@@ -120,7 +121,10 @@ async def converse(websocket: WebSocket, session: SessionLike, *, send_seconds: 
                 with trio.move_on_after(send_seconds):
                     await writer.finished.wait()
         nursery.cancel_scope.cancel()
-    return PEER_STALLED if writer.stalled else closing
+    if writer.stalled:
+        return PEER_STALLED
+    # To the session, a peer that was cut off for sending too much is one that is gone.
+    return closing if websocket.exceeded is None else websocket.exceeded
 
 
 @attrs.frozen(kw_only=True)
@@ -140,7 +144,9 @@ class Reception:
         Raises what the session raises, after the peer got a close frame with 1011.
         """
         handshake, session_id = admission.handshake, str(uuid.uuid4())
-        with logger.contextualize(device=handshake.device_id, session=session_id):
+        with logger.contextualize(
+            peer=shown(admission.peer), device=handshake.device_id, session=session_id
+        ):
             try:
                 async with accept_websocket(
                     admission.stream,
@@ -172,11 +178,13 @@ class Reception:
             raise
         finally:
             self.counters.count("sessions_ended", reason=closing.reason)
+            explained = {"detail": closing.detail, "fix": closing.fix}
             logger.bind(
                 reason=closing.reason,
                 code=closing.code,
                 peer_code=websocket.close_code,
                 seconds=round(trio.current_time() - began, 1),
-            ).info("device disconnected")
+                **{name: text for name, text in explained.items() if text},
+            ).log("WARNING" if closing.fix else "INFO", "device disconnected")
             if not _is_cancelled():
                 await websocket.close(closing)

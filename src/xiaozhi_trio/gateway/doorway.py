@@ -20,13 +20,16 @@ from xiaozhi_trio.gateway.refusal import (
     refuse_over_websocket,
     send_answer,
 )
+from xiaozhi_trio.gateway.report import Reporter
 from xiaozhi_trio.gateway.transport import PeerLeft
-from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
+from xiaozhi_trio.wire.forwarded import client_of, said_secure
 from xiaozhi_trio.wire.handshake import Handshake, parse_handshake
 from xiaozhi_trio.wire.refusal import HandshakeRefused
 from xiaozhi_trio.wire.upgrade import check_upgrade, wants_upgrade
 
 if TYPE_CHECKING:
+    from xiaozhi_trio.gateway.seats import Seat
     from xiaozhi_trio.wire.request_head import RequestHead
 
 
@@ -35,6 +38,8 @@ class Admission:
     """A peer that may come in, before it has been answered."""
 
     handshake: Handshake
+    peer: Endpoint | None
+    """The client itself, not the trusted proxy in between; None where that is not known."""
     stream: trio.abc.Stream
     """What to talk over: inside TLS where there is TLS."""
     key: bytes = attrs.field(repr=False)
@@ -50,49 +55,52 @@ class Doorway:
     server: ServerSettings
     limits: LimitSettings
     authenticator: Authenticator
-    counters: Counters
+    reporter: Reporter
+    trusted: TrustedNetworks
     health: Callable[[], Mapping[str, Any]]
     """What `/health` tells, as JSON."""
     tls: ssl.SSLContext | None = None
 
-    async def admit(self, stream: trio.abc.Stream) -> Admission | None:
+    async def admit(
+        self, stream: trio.abc.Stream, peer: Endpoint | None, seat: Seat
+    ) -> Admission | None:
         """The admission of a peer; None where it has been dealt with.
 
-        Each refusal is one line in the log, one counter, and the same words to the peer.
+        `peer` is the other end of the socket, None where that is not known. The seat
+        is taken in the name of the client. Each refusal is one counter, a line in the
+        log, and the same words to the peer.
         """
         entrance = Entrance(stream, tls=self.tls, head_bytes=self.limits.head_bytes)
+        secure = self.tls is not None
         try:
             with trio.fail_after(self.limits.handshake_seconds):
+                seat.take(peer)
+                if peer in self.trusted:
+                    peer = await entrance.read_proxy_header() or peer
+                    seat.take(peer)
                 head, received = await entrance.read_head()
+            if peer is not None and peer in self.trusted:
+                said = said_secure(head)
+                secure = secure if said is None else said
+                peer = client_of(head, peer, self.trusted)
+                seat.take(peer)
             if wants_upgrade(head):
-                return await self._upgrade(entrance.stream, head, received)
-            await self._answer(entrance.stream, head)
+                return await self._upgrade(entrance.stream, peer, head, received)
+            await self._answer(entrance.stream, head, secure=secure)
         except trio.TooSlowError:
-            await self._give_up(entrance)
+            await self._give_up(entrance, peer)
         except PeerLeft as left:
-            # A port probe connects and goes; that is nobody's business.
-            level = "INFO" if entrance.has_spoken else "DEBUG"
-            logger.bind(reason=str(left)).log(level, "peer left during the handshake")
+            self.reporter.left(str(left), peer, has_spoken=entrance.has_spoken)
         except Stranger as stranger:
-            self._report(stranger)
+            self.reporter.stranger(stranger.dialect, peer)
         except HandshakeRefused as refusal:
-            self.report(refusal)
-            await refuse_over_http(entrance.stream, refusal, limits=self.limits)
+            self.reporter.refused(refusal, peer)
+            if not entrance.is_securing:
+                await refuse_over_http(entrance.stream, refusal, limits=self.limits)
         return None
 
-    def report(self, refusal: HandshakeRefused) -> None:
-        """Log and count a refusal."""
-        self.counters.count("handshakes_refused", reason=refusal.reason)
-        logger.bind(
-            reason=refusal.reason,
-            detail=refusal.message_en,
-            fix=refusal.fix,
-            status=refusal.status,
-            browser=refusal.from_browser,
-        ).warning("handshake refused")
-
     async def _upgrade(
-        self, stream: trio.abc.Stream, head: RequestHead, received: bytes
+        self, stream: trio.abc.Stream, peer: Endpoint | None, head: RequestHead, received: bytes
     ) -> Admission | None:
         key = check_upgrade(head, self.server.websocket_path)
         try:
@@ -101,23 +109,21 @@ class Doorway:
         except HandshakeRefused as refusal:
             if not refusal.from_browser:
                 raise
-            self.report(refusal)
+            self.reporter.refused(refusal, peer)
             await refuse_over_websocket(
                 stream, refusal, key=key, received=received, limits=self.limits
             )
             return None
-        self.counters.count("handshakes_accepted")
-        return Admission(handshake=handshake, stream=stream, key=key, received=received)
+        self.reporter.counters.count("handshakes_accepted")
+        return Admission(handshake=handshake, peer=peer, stream=stream, key=key, received=received)
 
-    async def _answer(self, stream: trio.abc.Stream, head: RequestHead) -> None:
-        answer = plain_answer(
-            head, server=self.server, secure=self.tls is not None, health=self.health
-        )
-        self.counters.count("http_answers", status=str(answer.status))
+    async def _answer(self, stream: trio.abc.Stream, head: RequestHead, *, secure: bool) -> None:
+        answer = plain_answer(head, server=self.server, secure=secure, health=self.health)
+        self.reporter.counters.count("http_answers", status=str(answer.status))
         logger.bind(method=head.method[:20], status=answer.status).debug("plain HTTP answered")
         await send_answer(stream, answer, method=head.method, limits=self.limits)
 
-    async def _give_up(self, entrance: Entrance) -> None:
+    async def _give_up(self, entrance: Entrance, peer: Endpoint | None) -> None:
         seconds = self.limits.handshake_seconds
         refusal = HandshakeRefused(
             reason="handshake_timeout" if entrance.has_spoken else "silent_peer",
@@ -128,16 +134,6 @@ class Doorway:
             fix="look for a network that loses packets, or a scanner; [limits] handshake_seconds "
             "is the time allowed",
         )
-        self.report(refusal)
+        self.reporter.refused(refusal, peer)
         if not entrance.is_securing:
             await refuse_over_http(entrance.stream, refusal, limits=self.limits)
-
-    def _report(self, stranger: Stranger) -> None:
-        dialect = stranger.dialect
-        self.counters.count("strangers", reason=dialect.reason)
-        logger.bind(
-            spoke=dialect.name,
-            reason=dialect.reason,
-            detail=dialect.explanation,
-            fix=dialect.fix,
-        ).warning("peer does not speak WebSocket")

@@ -1,16 +1,20 @@
-"""One accepted stream up to the end of its request head: TLS, first bytes, head."""
+"""One accepted stream up to the end of its request head: PROXY header, TLS, first bytes, head."""
 
 from __future__ import annotations
 
 import ssl
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from xiaozhi_trio.gateway.transport import PeerLeft, Transport
 from xiaozhi_trio.wire import dialect
+from xiaozhi_trio.wire.proxy_header import ProxyHeaderMalformed, may_begin, parse_proxy_header
 from xiaozhi_trio.wire.refusal import HandshakeRefused
 from xiaozhi_trio.wire.request_head import RequestHead, find_end, parse_request_head
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.wire.endpoint import Endpoint
 
 _RECEIVE_BYTES: Final = 16_384
 _TLS_HANDSHAKE_RECORD: Final = b"\x16"
@@ -35,7 +39,7 @@ class Entrance:
         self.stream = stream
         """What to talk over from here: inside TLS once that stands."""
         self.has_spoken = False
-        """Whether a single byte has come."""
+        """Whether a single byte of the client has come."""
         self._tls = tls
         self._head_bytes = head_bytes
         self._received = bytearray()
@@ -44,6 +48,25 @@ class Entrance:
     def is_securing(self) -> bool:
         """Whether TLS is due and does not stand yet, so that no answer could be read."""
         return self._tls is not None and not isinstance(self.stream, trio.SSLStream)
+
+    async def read_proxy_header(self) -> Endpoint | None:
+        """The client, where a PROXY header stands before its own bytes and tells of one.
+
+        To be read of a trusted peer only, before anything else; waits for its first
+        bytes. Raises `Stranger` for a header that is malformed, and `PeerLeft`.
+        """
+        await self._receive()
+        while may_begin(bytes(self._received[: dialect.TELLING_BYTES])):
+            try:
+                header = parse_proxy_header(bytes(self._received))
+            except ProxyHeaderMalformed as malformed:
+                raise Stranger(_malformed(malformed)) from malformed
+            if header is not None:
+                del self._received[: header.size]
+                self.has_spoken = bool(self._received)
+                return header.source
+            await self._receive()
+        return None
 
     async def read_head(self) -> tuple[RequestHead, bytes]:
         """The request head, and what the peer has sent behind it.
@@ -54,14 +77,15 @@ class Entrance:
         """
         if self._tls is not None:
             await self._secure(self._tls)
+        elif self._received:
+            await self._check_dialect()
         searched = 0
         while (end := find_end(self._received, searched)) is None:
             searched = len(self._received)
             if searched > self._head_bytes:
                 raise self._too_large()
             await self._receive()
-            if not dialect.might_be_http(bytes(self._received[: dialect.TELLING_BYTES])):
-                await self._recognise()
+            await self._check_dialect()
         if end > self._head_bytes:
             raise self._too_large()
         head, rest = bytes(self._received[:end]), bytes(self._received[end:])
@@ -77,6 +101,14 @@ class Entrance:
         self.has_spoken = True
         self._received += data
 
+    @property
+    def _might_be_http(self) -> bool:
+        return dialect.might_be_http(bytes(self._received[: dialect.TELLING_BYTES]))
+
+    async def _check_dialect(self) -> None:
+        if not self._might_be_http:
+            await self._recognise()
+
     async def _recognise(self) -> None:
         """Raises `Stranger`, with a name for it if a few more bytes allow one."""
         with trio.move_on_after(_TELLING_SECONDS):
@@ -89,9 +121,12 @@ class Entrance:
         raise Stranger(dialect.recognise(bytes(self._received[: dialect.TELLING_BYTES])))
 
     async def _secure(self, context: ssl.SSLContext) -> None:
-        await self._receive()
+        if not self._received:
+            await self._receive()
         if not self._received.startswith(_TLS_HANDSHAKE_RECORD):
-            if dialect.might_be_http(bytes(self._received[: dialect.TELLING_BYTES])):
+            if self._might_be_http:
+                # It can read an answer, if not the one it wants.
+                self._tls = None
                 raise HandshakeRefused(
                     reason="plain_http_on_tls_port",
                     status=400,
@@ -123,6 +158,15 @@ class Entrance:
             message_en=f"the request head is larger than {self._head_bytes} bytes",
             fix="send fewer or shorter headers, or raise [limits] head_bytes",
         )
+
+
+def _malformed(malformed: ProxyHeaderMalformed) -> dialect.Dialect:
+    return dialect.Dialect(
+        "PROXY protocol",
+        "proxy_header_malformed",
+        f"the PROXY header cannot be read: {malformed}",
+        "let the trusted load balancer send the PROXY protocol in version 1 or 2",
+    )
 
 
 def _tls_failure(cause: BaseException | None) -> dialect.Dialect:

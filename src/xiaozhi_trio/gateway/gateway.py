@@ -18,8 +18,11 @@ from xiaozhi_trio.gateway.doorway import Admission, Doorway
 from xiaozhi_trio.gateway.hangup import hang_up
 from xiaozhi_trio.gateway.listener import accept_forever, open_listeners
 from xiaozhi_trio.gateway.refusal import refuse_over_http
+from xiaozhi_trio.gateway.report import Reporter, shown
+from xiaozhi_trio.gateway.seats import Seat, Seats
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
 from xiaozhi_trio.wire.refusal import HandshakeRefused
 
 if TYPE_CHECKING:
@@ -46,17 +49,23 @@ class Gateway:
     """From `load_tls`; None serves ws://."""
     stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
     _doorway: Doorway = attrs.field(init=False)
+    _reporter: Reporter = attrs.field(init=False)
+    _seats: Seats = attrs.field(init=False)
     _reception: Reception = attrs.field(init=False)
     _connections: int = attrs.field(default=0, init=False)
     _turned_away: int = attrs.field(default=0, init=False)
     _at_the_door: set[trio.CancelScope] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
+        trusted = TrustedNetworks(self.server.trusted_proxies)
+        self._reporter = Reporter(self.counters)
+        self._seats = Seats(self.limits.connections_per_address, trusted)
         self._doorway = Doorway(
             server=self.server,
             limits=self.limits,
             authenticator=self.authenticator,
-            counters=self.counters,
+            reporter=self._reporter,
+            trusted=trusted,
             health=self.health,
             tls=self.tls,
         )
@@ -93,6 +102,7 @@ class Gateway:
                     accepting.start_soon(
                         accept_forever, listener, partial(self._welcome, connections)
                     )
+                accepting.start_soon(self._reporter.tell_left_out)
                 addresses = [listener.socket.getsockname()[:2] for listener in listeners]
                 logger.bind(addresses=addresses, tls=self.tls is not None).info("gateway listens")
                 task_status.started(addresses)
@@ -108,81 +118,100 @@ class Gateway:
 
     def _welcome(self, connections: trio.Nursery, stream: trio.SocketStream) -> None:
         peer = _peer_of(stream)
-        if self._connections < self.limits.connections:
+        refusal = self._want_of_room(peer)
+        if refusal is None:
             connections.start_soon(self.attend, stream, peer)
         elif self._turned_away < _TURNED_AWAY_AT_ONCE:
-            connections.start_soon(self._turn_away, stream, peer)
+            connections.start_soon(self._turn_away, stream, peer, refusal)
         else:
-            self.counters.count("handshakes_refused", reason="too_many_connections")
+            self.counters.count("handshakes_refused", reason=refusal.reason)
             stream.socket.close()
 
-    async def attend(self, stream: trio.abc.Stream, peer: str) -> None:
-        """One connection from its first byte to its end. Nothing it does comes out of here."""
+    def _want_of_room(self, peer: Endpoint | None) -> HandshakeRefused | None:
+        if self._connections >= self.limits.connections:
+            return _too_many_connections(self.limits.connections)
+        return self._seats.refusal() if self._seats.are_taken(peer) else None
+
+    async def attend(self, stream: trio.abc.Stream, peer: Endpoint | None) -> None:
+        """One connection from its first byte to its end. Nothing it does comes out of here.
+
+        `peer` is the other end, None where it cannot be told any more.
+        """
         self._connections += 1
         self.counters.count("connections")
         try:
-            await self._guard(self._attend, stream, peer)
+            await self._guard(partial(self._attend, stream, peer), stream, peer)
         finally:
             self._connections -= 1
 
     async def _guard(
         self,
-        handle: Callable[[trio.abc.Stream], Awaitable[None]],
+        handle: Callable[[], Awaitable[None]],
         stream: trio.abc.Stream,
-        peer: str,
+        peer: Endpoint | None,
     ) -> None:
-        with logger.contextualize(peer=peer):
+        with logger.contextualize(peer=shown(peer)):
             try:
-                await handle(stream)
+                await handle()
             except* Exception as errors:  # noqa: BLE001 - a connection must not hurt another
                 self.counters.count("connection_failures")
                 logger.opt(exception=errors).error("connection failed")
             finally:
                 await hang_up(stream)
 
-    async def _attend(self, stream: trio.abc.Stream) -> None:
-        admission = await self._admit(stream)
-        if admission is not None:
-            await self._reception.receive(admission)
+    async def _attend(self, stream: trio.abc.Stream, peer: Endpoint | None) -> None:
+        with self._seats.one() as seat:
+            admission = await self._admit(stream, peer, seat)
+            if admission is not None:
+                await self._reception.receive(admission)
 
-    async def _admit(self, stream: trio.abc.Stream) -> Admission | None:
+    async def _admit(
+        self, stream: trio.abc.Stream, peer: Endpoint | None, seat: Seat
+    ) -> Admission | None:
         with trio.CancelScope() as at_the_door:
             self._at_the_door.add(at_the_door)
             if self.stopping.is_set():
                 at_the_door.cancel()
             try:
-                return await self._doorway.admit(stream)
+                return await self._doorway.admit(stream, peer, seat)
             finally:
                 self._at_the_door.discard(at_the_door)
         return None
 
-    async def _turn_away(self, stream: trio.abc.Stream, peer: str) -> None:
+    async def _turn_away(
+        self, stream: trio.abc.Stream, peer: Endpoint | None, refusal: HandshakeRefused
+    ) -> None:
         self._turned_away += 1
         try:
-            await self._guard(self._refuse_for_want_of_room, stream, peer)
+            await self._guard(partial(self._tell, stream, peer, refusal), stream, peer)
         finally:
             self._turned_away -= 1
 
-    async def _refuse_for_want_of_room(self, stream: trio.abc.Stream) -> None:
-        refusal = HandshakeRefused(
-            reason="too_many_connections",
-            status=503,
-            error="service_unavailable",
-            message_zh=f"连接数已达上限 {self.limits.connections}，请稍后再试",
-            message_en=f"all {self.limits.connections} connections are in use",
-            fix="raise [limits] connections, or run another server",
-            headers=(("Retry-After", "5"),),
-        )
-        self._doorway.report(refusal)
+    async def _tell(
+        self, stream: trio.abc.Stream, peer: Endpoint | None, refusal: HandshakeRefused
+    ) -> None:
+        self._reporter.refused(refusal, peer)
         # A peer that expects TLS could not read it.
         if self.tls is None:
             await refuse_over_http(stream, refusal, limits=self.limits)
 
 
-def _peer_of(stream: trio.SocketStream) -> str:
+def _too_many_connections(limit: int) -> HandshakeRefused:
+    return HandshakeRefused(
+        reason="too_many_connections",
+        status=503,
+        error="service_unavailable",
+        message_zh=f"连接数已达上限 {limit}，请稍后再试",
+        message_en=f"all {limit} connections are in use",
+        fix="raise [limits] connections, or run another server",
+        headers=(("Retry-After", "5"),),
+    )
+
+
+def _peer_of(stream: trio.SocketStream) -> Endpoint | None:
     try:
         host, port = stream.socket.getpeername()[:2]
     except OSError:
         # It has gone already; reading will tell.
-        return "unknown"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return None
+    return Endpoint.of(host, port)

@@ -16,6 +16,7 @@ from trio_websocket import ConnectionClosed, wrap_server_stream
 from wsproto.frame_protocol import CloseReason, FrameProtocol
 from wsproto.utilities import LocalProtocolError
 
+from xiaozhi_trio.gateway.intake import Intake, MeteredStream
 from xiaozhi_trio.gateway.transport import PeerLeft, Transport
 from xiaozhi_trio.wire.upgrade import clean_head
 
@@ -31,15 +32,20 @@ _QUEUE_MESSAGES: Final = 64
 """While more than these wait unread, the library answers no ping and sees no disconnect."""
 _RECEIVE_BYTES: Final = 65_536
 _CLOSE_FRAME_SECONDS: Final = 1.0
+_JUST_VANISHED: Final = CloseReason.ABNORMAL_CLOSURE
+"""Said by the library where the stream ends, also where `MeteredStream` ends it."""
 _FOUND_BY_US: Final = (CloseReason.PROTOCOL_ERROR, CloseReason.INVALID_FRAME_PAYLOAD_DATA)
 
 
 class WebSocket:
     """An open WebSocket. One task may send, one may receive."""
 
-    def __init__(self, connection: WebSocketConnection, transport: Transport) -> None:
+    def __init__(
+        self, connection: WebSocketConnection, transport: Transport, intake: Intake
+    ) -> None:
         self._connection = connection
         self._transport = transport
+        self._intake = intake
 
     @property
     def close_code(self) -> int | None:
@@ -47,8 +53,13 @@ class WebSocket:
         closed = self._connection.closed
         return None if closed is None else closed.code
 
+    @property
+    def exceeded(self) -> Closing | None:
+        """The limit that the peer has exceeded, for which the connection ends."""
+        return self._intake.exceeded
+
     async def receive(self) -> str | bytes:
-        """The next message. Raises `trio.EndOfChannel` once the peer is gone."""
+        """The next message. Raises `trio.EndOfChannel` once the peer is gone or sends too much."""
         try:
             return await self._connection.get_message()
         except ConnectionClosed:
@@ -76,8 +87,8 @@ class WebSocket:
         none. The stream beneath is left open, for whoever accepted it to hang up.
         """
         ended = self._connection.closed
-        if ended is None:
-            last_word = _close_frame(closing.code, closing.reason)
+        if ended is None or (self.exceeded is not None and ended.code == _JUST_VANISHED):
+            last_word = _close_frame(closing.code, closing.told)
         elif ended.code in _FOUND_BY_US:
             last_word = _close_frame(ended.code, ended.reason or "")
         else:
@@ -104,8 +115,10 @@ async def accept_websocket(
     alone or in an exception group, where the peer does not take the answer or is lost
     in a way that the library cannot tell `receive`.
     """
+    intake = Intake(limits)
+    metered = MeteredStream(stream, intake)
     # wsproto 1.3.2 drops what comes before it has answered, alone or in one piece with the head.
-    transport = Transport(stream, clean_head(key), received, answer_first=True)
+    transport = Transport(metered, clean_head(key), intake.pass_on(received), answer_first=True)
     try:
         async with trio.open_nursery() as nursery:
             request = await wrap_server_stream(
@@ -120,7 +133,7 @@ async def accept_websocket(
                     connection = await request.accept()
             except (ConnectionClosed, trio.TooSlowError) as error:
                 raise PeerLeft("the peer did not take the answer to its upgrade") from error
-            yield WebSocket(connection, transport)
+            yield WebSocket(connection, transport, intake)
             nursery.cancel_scope.cancel()
     except* LocalProtocolError as errors:
         # The library answers a ping that it finds behind the message at which the

@@ -18,7 +18,16 @@ class Closing:
     code: int
     """RFC 6455 close code."""
     reason: str
-    """A word of our own such as `idle`, `hello_timeout`, `replaced`; at most 123 bytes of UTF-8."""
+    """A stable word of our own such as `idle`, `hello_timeout`, `replaced`."""
+    detail: str = ""
+    """What came and what was expected, where the reason alone does not say; ASCII."""
+    fix: str = ""
+    """What to change, for the person who reads the log."""
+
+    @property
+    def told(self) -> str:
+        """What the close frame says: at most 123 bytes of UTF-8 (RFC 6455, 5.5)."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 PEER_GONE = Closing(NORMAL, "peer_gone")

@@ -38,8 +38,9 @@ HTTP_2: Final = Dialect(
 PROXY_PROTOCOL: Final = Dialect(
     "PROXY protocol",
     "proxy_header",
-    "PROXY header sent to a port that takes none",
-    "switch the PROXY protocol (send-proxy, proxy_protocol on) off in the load balancer",
+    "PROXY header from a machine that is not trusted",
+    "name the load balancer's address in [server] trusted_proxies, or switch the PROXY protocol "
+    "(send-proxy, proxy_protocol on) off in it",
 )
 RDP: Final = Dialect("RDP", "rdp_scanner", "remote desktop scanner", _SCANNER)
 SMB: Final = Dialect("SMB", "smb_scanner", "Windows file sharing scanner", _SCANNER)

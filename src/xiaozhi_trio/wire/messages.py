@@ -18,6 +18,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.orjson import make_converter
 
 from xiaozhi_trio.wire.emotion import EMOJI, Emotion
+from xiaozhi_trio.wire.json_depth import MAX_JSON_DEPTH, is_too_deep
 from xiaozhi_trio.wire.violation import ProtocolViolation
 
 OPUS_RATES: Final = (8_000, 12_000, 16_000, 24_000, 48_000)
@@ -181,6 +182,9 @@ def _listen(body: dict[str, Any]) -> ClientMessage:
 
 def decode(text: str | bytes) -> ClientMessage:
     """The message in a text frame. Raises `ProtocolViolation` and nothing else."""
+    # Latin-1 keeps brackets and quotes where they are.
+    if is_too_deep(text if isinstance(text, str) else text.decode("latin-1")):
+        raise ProtocolViolation("json_too_deep", f"nested deeper than {MAX_JSON_DEPTH} levels")
     try:
         body = orjson.loads(text)
     except orjson.JSONDecodeError as error:
