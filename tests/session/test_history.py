@@ -43,7 +43,9 @@ def test_characters_are_bounded_oldest_first() -> None:
     assert sum(len(m.content) for m in history.dialogue("")[1:]) <= 200
 
 
-def test_no_history_where_none_is_wanted() -> None:
+def test_without_a_memory_the_question_itself_is_still_there() -> None:
     history = History(ConversationSettings(history_messages=0))
-    history.user_said("hi")
-    assert contents(history) == []
+    history.user_said("one")
+    history.assistant_said("answer")
+    history.user_said("two")
+    assert contents(history) == ["u:two"]

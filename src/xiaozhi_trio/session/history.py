@@ -19,7 +19,8 @@ class History:
 
     def __init__(self, settings: ConversationSettings) -> None:
         self._settings = settings
-        self._messages: deque[ChatMessage] = deque(maxlen=settings.history_messages)
+        # However short the memory, what the user says now has a place in it.
+        self._messages: deque[ChatMessage] = deque(maxlen=max(1, settings.history_messages))
 
     def user_said(self, text: str) -> None:
         self._add("user", text)
