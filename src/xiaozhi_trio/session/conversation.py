@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import trio
 
     from xiaozhi_trio.session.idle_clock import IdleClock
+    from xiaozhi_trio.session.listening import Utterance
     from xiaozhi_trio.session.microphone import Microphone
 
 
@@ -61,7 +62,7 @@ class Conversation:
         logger.info("packets stopped in the middle of an utterance")
         utterance = self._microphone.end_early()
         if utterance is not None:
-            self._begin(Spoken(utterance))
+            self._answer(utterance)
 
     async def audio(self, packet: bytes) -> None:
         """The microphone's next packet."""
@@ -76,10 +77,19 @@ class Conversation:
         elif voiced_ms:
             self._idle_clock.restart()
         if utterance is not None:
-            logger.bind(
-                voiced_ms=utterance.voiced_ms, bytes=len(utterance.pcm), cut=utterance.cut
-            ).debug("utterance ended")
-            self._begin(Spoken(utterance))
+            self._answer(utterance)
+
+    def _answer(self, utterance: Utterance) -> None:
+        """Answer what was said, unless it is too little to interrupt the turn in progress."""
+        log = logger.bind(
+            voiced_ms=utterance.voiced_ms, bytes=len(utterance.pcm), cut=utterance.cut
+        )
+        least_ms = self._tools.settings.listening.barge_in_ms
+        if self._turn is not None and utterance.voiced_ms < least_ms:
+            log.debug("utterance too short to interrupt")
+            return
+        log.debug("utterance ended")
+        self._begin(Spoken(utterance))
 
     @property
     def _hears_while_speaking(self) -> bool:

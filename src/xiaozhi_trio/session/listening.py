@@ -44,9 +44,12 @@ class _PreRoll:
         self._size = 0
 
     def append(self, pcm: bytes, keep_bytes: int) -> None:
+        # Chunks without audio would pile up: no amount of them exceeds a bound in bytes.
+        if not pcm:
+            return
         self._chunks.append(pcm)
         self._size += len(pcm)
-        while self._size - len(self._chunks[0]) >= keep_bytes:
+        while self._chunks and self._size - len(self._chunks[0]) >= keep_bytes:
             self._size -= len(self._chunks.popleft())
 
     def take(self) -> bytes:
@@ -89,8 +92,13 @@ class Listening:
         return int(self._voiced_ms)
 
     def attach(self, detector: VoiceActivityStream) -> None:
-        """Give the ear its voice detector, which may come later than the first audio."""
+        """Give the ear its voice detector, which may come later than the first audio.
+
+        What an utterance holds by then counts as voice, for nobody judged it.
+        """
         self._detector = detector
+        if self._utterance is not None:
+            self._voiced_ms += len(self._utterance) / BYTES_PER_MS
 
     def open(self, mode: ListenMode) -> None:
         """Begin to listen; an utterance in progress is discarded.
@@ -140,12 +148,13 @@ class Listening:
             self._utterance += pcm
         if self._mode is None or self._detector is None:
             return None
+        # Before the detector is asked: one that fails must not keep an utterance open.
+        if self._mode is not ListenMode.MANUAL and self._is_full:
+            return self._finish(cut=True)
         window_ms = self._detector.window_samples * 1000 / LISTENING_RATE
         for probability in await self._detector.accept(pcm):
             if self._window(probability, window_ms):
                 return self._finish(cut=False)
-        if self._mode is not ListenMode.MANUAL and self._is_full:
-            return self._finish(cut=True)
         return None
 
     @property

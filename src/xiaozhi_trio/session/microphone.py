@@ -37,7 +37,8 @@ class Microphone:
         self._detector = detector
         self._decoder = OpusDecoder(LISTENING_RATE)
         self._silence = bytes(BYTES_PER_MS * min(max(packet_ms, 0), 120))
-        self._last_packet_at = trio.current_time()
+        self._detector_fails = False
+        self._waiting_since = trio.current_time()
 
     @property
     def voiced_ms(self) -> int:
@@ -49,7 +50,7 @@ class Microphone:
         """Trio time at which an utterance ends for want of packets; infinite without one."""
         if not self._listening.in_utterance:
             return float("inf")
-        return self._last_packet_at + _MAX_GAP_SECONDS
+        return self._waiting_since + _MAX_GAP_SECONDS
 
     def open(self, mode: ListenMode) -> None:
         """See `Listening.open`."""
@@ -69,7 +70,13 @@ class Microphone:
         An empty packet is silence, a corrupt one is dropped. Until the detector is
         loaded, audio is kept as it is.
         """
-        self._last_packet_at = trio.current_time()
+        try:
+            return await self._listen_to(packet)
+        finally:
+            # Not earlier: packets that queue behind a slow detector are not missing.
+            self._waiting_since = trio.current_time()
+
+    async def _listen_to(self, packet: bytes) -> Utterance | None:
         try:
             pcm = self._decoder.decode(packet) if packet else self._silence
         except OpusError as error:
@@ -80,7 +87,11 @@ class Microphone:
             if detector is not None:
                 self._listening.attach(detector.open_stream())
         try:
-            return await self._listening.accept(pcm)
+            utterance = await self._listening.accept(pcm)
         except EngineError as error:
-            logger.bind(engine=error.engine, reason=str(error)).error("voice detection failed")
+            if not self._detector_fails:
+                logger.bind(engine=error.engine, reason=str(error)).error("voice detection failed")
+            self._detector_fails = True
             return None
+        self._detector_fails = False
+        return utterance
