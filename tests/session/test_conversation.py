@@ -8,7 +8,12 @@ from itertools import pairwise
 import trio
 
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
-from xiaozhi_trio.testing import LoudnessDetector, ScriptedLanguageModel, ScriptedSynthesizer
+from xiaozhi_trio.testing import (
+    LoudnessDetector,
+    ScriptedLanguageModel,
+    ScriptedRecognizer,
+    ScriptedSynthesizer,
+)
 from xiaozhi_trio.testing.engines import LoudnessStream
 from xiaozhi_trio.wire.closing import Closing
 
@@ -104,3 +109,57 @@ async def test_end_keeps_its_first_reason(autojump_clock, talk) -> None:
     t.session.end(Closing(1000, "replaced"))
     await t.device.wait_for_hang_up()
     assert t.closing == Closing(1001, "server_shutdown")
+
+
+async def test_a_transcript_that_comes_after_the_interruption_is_forgotten(
+    autojump_clock, talk
+) -> None:
+    """A model in a thread ends what it has begun, cancelled or not."""
+
+    class InThread(ScriptedRecognizer):
+        async def transcribe(self, pcm: bytes):
+            with trio.CancelScope(shield=True):
+                return await super().transcribe(pcm)
+
+    t = await talk(asr=InThread("too late", seconds=5))
+    await t.device.hello()
+    await t.device.listen("manual")
+    await t.device.speak(1.0)
+    await t.device.stop_listening()
+    await trio.sleep(0.1)
+    await t.device.detect("one")
+    await t.device.wait_for("tts stop")
+    await trio.sleep(5)
+    await t.device.detect("two")
+    await t.device.wait_for("tts stop", count=2)
+    said = [message.content for message in t.llm.dialogues[-1][1:]]
+    assert said == ["one", "Fine, thank you.", "two"]
+
+
+async def test_a_peer_that_sends_only_nonsense_does_not_fill_the_log(
+    autojump_clock, talk, log_lines
+) -> None:
+    t = await talk()
+    await t.device.hello()
+    for _ in range(200):
+        await t.device.send_raw("nonsense")
+    await t.device.detect("still there?")
+    await t.device.wait_for("tts stop")
+    complaints = log_lines("message ignored")
+    assert 1 <= len(complaints) <= 20
+    assert complaints[-1]["last_shown"]
+
+
+async def test_the_end_of_a_turn_is_logged_with_its_number_and_times(
+    autojump_clock, talk, log_lines
+) -> None:
+    t = await talk(llm=ScriptedLanguageModel(["A long story. "] * 20))
+    await t.device.hello()
+    await t.device.detect("tell me a story")
+    await t.device.wait_for("audio", count=10)
+    await t.device.abort()
+    await t.device.wait_for("tts stop")
+    (over,) = log_lines("turn over")
+    assert over["turn"] == 1
+    assert over["outcome"] == "interrupted"
+    assert over["first_audio_ms"] >= 60

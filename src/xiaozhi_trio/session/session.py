@@ -52,6 +52,9 @@ IDLE: Final = Closing(NORMAL, "idle")
 HELLO_TIMEOUT: Final = Closing(POLICY_VIOLATION, "hello_timeout")
 PEER_STALLED: Final = Closing(POLICY_VIOLATION, "peer_stalled")
 
+MAX_COMPLAINTS: Final = 16
+"""Messages ignored on one connection that are logged: a peer must not fill the disk."""
+
 Receive: TypeAlias = "Callable[[], Awaitable[str | bytes]]"
 """The next message of the peer; raises `trio.EndOfChannel` once it is gone.
 
@@ -81,6 +84,7 @@ class Session:
         self._closing: Closing | None = None
         self._conversation: Conversation | None = None
         self._mcp: DeviceMcp | None = None
+        self._complaints = 0
         self.outbox = Outbox(session_id, on_overflow=lambda: self.end(PEER_STALLED))
 
     def end(self, closing: Closing) -> None:
@@ -116,9 +120,16 @@ class Session:
         try:
             await self._take(payload, nursery)
         except ProtocolViolation as violation:
-            logger.bind(reason=violation.reason, problem=str(violation)[:300]).warning(
-                "message ignored"
-            )
+            self._complain(violation)
+
+    def _complain(self, violation: ProtocolViolation) -> None:
+        self._complaints += 1
+        if self._complaints <= MAX_COMPLAINTS:
+            logger.bind(
+                reason=violation.reason,
+                problem=str(violation)[:300],
+                last_shown=self._complaints == MAX_COMPLAINTS,
+            ).warning("message ignored")
 
     async def _take(self, payload: str | bytes, nursery: trio.Nursery) -> None:
         if isinstance(payload, str):

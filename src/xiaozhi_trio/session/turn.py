@@ -129,10 +129,14 @@ class Turn:
         heard = self._playout.heard() if self._playout else ""
         self._tools.history.assistant_said(heard)
         self._speaking.close()
-        logger.bind(outcome=outcome, **self._times).info("turn over")
+        if self._playout and self._playout.first_packet_at is not None:
+            self._mark("first_audio_ms", at=self._playout.first_packet_at)
+        # Who interrupts a turn does so outside of its logging context.
+        logger.bind(turn=self.number, outcome=outcome, **self._times).info("turn over")
 
-    def _mark(self, step: str) -> None:
-        self._times.setdefault(step, int((trio.current_time() - self._began_at) * 1000))
+    def _mark(self, step: str, *, at: float | None = None) -> None:
+        at = trio.current_time() if at is None else at
+        self._times.setdefault(step, int((at - self._began_at) * 1000))
 
     async def _answer(self) -> None:
         text = await self._understood()
@@ -171,6 +175,9 @@ class Turn:
         with stage_deadline("asr", self._tools.settings.conversation.recognition_seconds):
             recognizer = await self._tools.engines.asr.ready()
             transcript = await recognizer.transcribe(utterance.pcm)
+        # A model in a thread finishes what it began. A turn that was interrupted
+        # meanwhile must not add to the history, where the next one has its place now.
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._mark("transcript_ms")
         return transcript.text.strip()
 
@@ -219,10 +226,6 @@ class Turn:
             nursery.start_soon(self._noting, "llm", partial(words, to_voice))
             nursery.start_soon(self._noting, "tts", partial(voice.speak, sentences, to_playout))
             await playout.play(speech)
-        if playout.first_packet_at is not None:
-            self._times.setdefault(
-                "first_audio_ms", int((playout.first_packet_at - self._began_at) * 1000)
-            )
 
     async def _noting(self, stage: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
