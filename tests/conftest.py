@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -61,54 +62,60 @@ class Talk:
 StartTalk = Callable[..., Awaitable[Talk]]
 
 
+async def start_talk(
+    nursery: trio.Nursery,
+    *,
+    asr: ScriptedRecognizer | None = None,
+    llm: ScriptedLanguageModel | None = None,
+    tts: ScriptedSynthesizer | None = None,
+    vad: LoudnessDetector | None = None,
+    load: bool = False,
+    settings: Settings | None = None,
+    handshake: dict[str, Any] | None = None,
+    **device: Any,
+) -> Talk:
+    """Start a session with scripted engines and a device that has not said hello yet."""
+    asr = asr or ScriptedRecognizer()
+    llm = llm or ScriptedLanguageModel()
+    tts = tts or ScriptedSynthesizer()
+    of = EngineSlot if load else EngineSlot.of_ready
+    engines = EngineSet(vad=of(vad or LoudnessDetector()), asr=of(asr), llm=of(llm), tts=of(tts))
+    if load:
+        nursery.start_soon(engines.load)
+    link = MemoryLink()
+    simulated = SimulatedDevice(link, **device)
+    session = Session(
+        Handshake(
+            device_id="aa:bb:cc:dd:ee:01",
+            protocol_version=simulated.binary_version,
+            **(handshake or {}),
+        ),
+        "f" * 32,
+        SessionServices(
+            settings=settings or Settings(),
+            engines=engines,
+            run_encoding=encode_inline,
+            vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
+        ),
+    )
+    talk = Talk(session, simulated, link, asr, llm, tts)
+    nursery.start_soon(talk.run)
+    nursery.start_soon(simulated.listen_to_server)
+    return talk
+
+
 @pytest.fixture
 async def talk(nursery: trio.Nursery, autojump_clock: MockClock) -> StartTalk:
-    """Start a session with scripted engines and a device that has not said hello yet.
+    """`start_talk` in the test's own nursery.
 
     A test that uses it must also ask for `autojump_clock`: pytest-trio looks for a
     clock among the arguments of the test itself only.
     """
     assert trio.lowlevel.current_clock() is autojump_clock, "ask for autojump_clock too"
+    return partial(start_talk, nursery)
 
-    async def start(
-        *,
-        asr: ScriptedRecognizer | None = None,
-        llm: ScriptedLanguageModel | None = None,
-        tts: ScriptedSynthesizer | None = None,
-        vad: LoudnessDetector | None = None,
-        load: bool = False,
-        settings: Settings | None = None,
-        handshake: dict[str, Any] | None = None,
-        **device: Any,
-    ) -> Talk:
-        asr = asr or ScriptedRecognizer()
-        llm = llm or ScriptedLanguageModel()
-        tts = tts or ScriptedSynthesizer()
-        of = EngineSlot if load else EngineSlot.of_ready
-        engines = EngineSet(
-            vad=of(vad or LoudnessDetector()), asr=of(asr), llm=of(llm), tts=of(tts)
-        )
-        if load:
-            nursery.start_soon(engines.load)
-        link = MemoryLink()
-        simulated = SimulatedDevice(link, **device)
-        session = Session(
-            Handshake(
-                device_id="aa:bb:cc:dd:ee:01",
-                protocol_version=simulated.binary_version,
-                **(handshake or {}),
-            ),
-            "f" * 32,
-            SessionServices(
-                settings=settings or Settings(),
-                engines=engines,
-                run_encoding=encode_inline,
-                vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
-            ),
-        )
-        talk = Talk(session, simulated, link, asr, llm, tts)
-        nursery.start_soon(talk.run)
-        nursery.start_soon(simulated.listen_to_server)
-        return talk
 
-    return start
+@pytest.fixture(scope="session")
+def talk_in() -> StartTalk:
+    """`start_talk` for a test that runs Trio itself, once for each of its examples."""
+    return start_talk
