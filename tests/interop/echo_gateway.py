@@ -66,7 +66,12 @@ async def main(message_bytes: int) -> None:
     roster = Roster()
     gateway = Gateway(
         server=ServerSettings(host="127.0.0.1", websocket_port=0, websocket_path="/"),
-        limits=LimitSettings(message_bytes=message_bytes),
+        limits=LimitSettings(
+            message_bytes=message_bytes,
+            # What the suites send as fast as they can has tests of its own.
+            messages_per_second=100_000,
+            bytes_per_second=1_073_741_824,
+        ),
         authenticator=Authenticator(None),
         sessions=EchoSession,
         roster=roster,
