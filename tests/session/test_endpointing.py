@@ -129,3 +129,22 @@ async def test_a_slow_detector_is_no_gap_between_packets(autojump_clock, talk) -
     await t.device.silence(1.2, burst=True)
     await t.device.wait_for("tts stop")
     assert t.asr.heard_ms == [pytest.approx(3600, abs=150)]
+
+
+@pytest.mark.parametrize("mode", ["auto", "realtime"])
+@pytest.mark.parametrize("then", ["silence", "nothing"])
+async def test_what_was_being_said_does_not_interrupt_the_answer_to_typed_text(
+    autojump_clock, talk, mode, then
+) -> None:
+    t = await talk(llm=ScriptedLanguageModel(["It was a dark and stormy night. "] * 2))
+    await t.device.hello()
+    await t.device.listen(mode)
+    await t.device.speak(0.6)
+    await t.device.detect("tell me a story")
+    if then == "silence":
+        await t.device.silence(6)
+    else:
+        await trio.sleep(6)
+    assert t.device.kinds.count("tts stop") == 1
+    assert len(t.device.of_kind("tts sentence_start")) == 2
+    assert not t.asr.utterances

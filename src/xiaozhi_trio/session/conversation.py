@@ -159,6 +159,9 @@ class Conversation:
 
     def _begin(self, occasion: Occasion) -> None:
         self._interrupt()
+        if self._mode is not ListenMode.MANUAL:
+            # Voice from before a turn is no reason to interrupt it.
+            self._microphone.discard()
         self._idle_clock.hold()
         self._turns += 1
         self._turn = Turn(self._turns, occasion, self._tools)

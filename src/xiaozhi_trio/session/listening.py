@@ -110,7 +110,7 @@ class Listening:
             self._pre_roll.clear()
         self._was_opened = True
         self._mode = mode
-        self._forget_utterance()
+        self.discard()
         if mode is ListenMode.MANUAL:
             self._utterance = bytearray()
 
@@ -125,7 +125,8 @@ class Listening:
         """The utterance in progress as far as it got, if there is one."""
         return None if self._utterance is None else self._finish(cut=True)
 
-    def _forget_utterance(self) -> None:
+    def discard(self) -> None:
+        """Forget what was being said, and go on listening."""
         self._utterance = None
         self._in_voice = False
         self._voiced_ms = 0.0
@@ -190,5 +191,5 @@ class Listening:
         # Without a detector nobody can tell; the recogniser will.
         voiced_ms = self.voiced_ms if self._detector else len(pcm) // BYTES_PER_MS
         utterance = Utterance(pcm, voiced_ms, cut)
-        self._forget_utterance()
+        self.discard()
         return utterance

@@ -64,6 +64,10 @@ class Microphone:
         """End the utterance in progress and go on listening."""
         return self._listening.end_early()
 
+    def discard(self) -> None:
+        """See `Listening.discard`."""
+        self._listening.discard()
+
     async def hear(self, packet: bytes) -> Utterance | None:
         """Take one packet; gives an utterance when this packet ends one.
 
