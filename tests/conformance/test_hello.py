@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import attrs
 import pytest
 import trio
 
@@ -160,7 +159,7 @@ async def test_043_what_is_not_spoken_is_refused_with_the_reason(
     t = await talk()
     with pytest.raises(trio.EndOfChannel):
         await t.device.hello(**changes)
-    assert attrs.astuple(t.closing) == (1008, reason)
+    assert (t.closing.code, t.closing.reason) == (1008, reason)
     (alert,) = t.device.of_kind("alert")
     assert alert.body["status"]
     assert alert.body["emotion"]
