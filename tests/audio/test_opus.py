@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -109,3 +111,11 @@ def test_sentences_of_different_rates_do_not_mix() -> None:
     second = encoder.encode(tone(0.5, 24_000), 24_000) + encoder.flush()
     assert len(first) == len(second) == math.ceil(500 / 60)
     assert encoder.flush() == []
+
+
+def test_looking_for_libopus_leaves_the_path_alone() -> None:
+    script = (
+        "import os; before = os.environ['PATH']; from xiaozhi_trio.audio import libopus;"
+        "libopus.bindings(); assert os.environ['PATH'] == before"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

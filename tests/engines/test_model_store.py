@@ -279,7 +279,7 @@ async def test_a_reason_already_told_is_not_logged_again(
 
     await bench.store("hub", "registry").ensure("tiny")
 
-    assert [message for message, _ in log] == ["model fetched"]
+    assert [message for message, _ in log] == ["fetching model", "model fetched"]
 
 
 async def test_vendored_files_need_no_source(bench: Bench) -> None:
@@ -397,7 +397,7 @@ async def test_tasks_of_one_store_wait_without_taking_each_other_for_processes(
         for _ in range(3):
             nursery.start_soon(store.ensure, "tiny")
 
-    assert [message for message, _ in log] == ["model fetched"]
+    assert [message for message, _ in log] == ["fetching model", "model fetched"]
 
 
 HOLD = """
@@ -438,7 +438,7 @@ async def test_another_process_is_waited_for(
         await trio.to_thread.run_sync(lock_holder.wait)
         mock_clock.rate = 1000.0
 
-    assert [message for message, _ in log[1:]] == ["model fetched"]
+    assert [message for message, _ in log[1:]] == ["fetching model", "model fetched"]
     assert bench.hub.asked == ["big.bin", "small.bin"]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from xiaozhi_trio.engines.model_store import ModelProgress
+    from xiaozhi_trio.engines.model_progress import ModelProgress
 
 
 class DownloadBars:

