@@ -15,12 +15,6 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 \
 CAN_RUN := $(VENV)/.can-run
 CAN_TEST := $(VENV)/.can-test
 
-# Homebrew's libraries are where only some builds of Python look. macOS takes DYLD_ variables
-# away from its own shells, so a recipe cannot inherit this one.
-ifeq ($(shell uname -s),Darwin)
-WITH_LIBRARIES := DYLD_FALLBACK_LIBRARY_PATH=/opt/homebrew/lib:/usr/local/lib:/usr/lib
-endif
-
 .PHONY: help setup serve test lint docs lock clean
 
 help:
@@ -35,13 +29,13 @@ help:
 setup: $(CAN_TEST)
 
 serve: $(CAN_RUN)
-	@$(WITH_LIBRARIES) $(BIN)/xiaozhi-trio $(ARGS) serve
+	@$(BIN)/xiaozhi-trio $(ARGS) serve
 
 test: $(CAN_TEST)
-	@$(WITH_LIBRARIES) $(BIN)/python tools/verify.py
+	@$(BIN)/python tools/verify.py
 
 lint: $(CAN_TEST)
-	@$(WITH_LIBRARIES) $(BIN)/python tools/verify.py lint format imports types
+	@$(BIN)/python tools/verify.py lint format imports types
 
 docs: $(CAN_RUN)
 	$(BIN)/python -m xiaozhi_trio.config.document

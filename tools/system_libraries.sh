@@ -7,11 +7,6 @@ python=$1
 here=$(dirname "$0")
 find_libraries='from xiaozhi_trio.audio import libopus; libopus.bindings()'
 
-# macOS takes DYLD_ variables away from its own shells, so it is set here and not by callers.
-if [ "$(uname -s)" = Darwin ]; then
-    export DYLD_FALLBACK_LIBRARY_PATH="/opt/homebrew/lib:/usr/local/lib:/usr/lib"
-fi
-
 if ! "$python" -c "$find_libraries" 2>/dev/null; then
     sh "$here/install_system_package.sh" libopusfile0 opusfile
     "$python" -c "$find_libraries"
