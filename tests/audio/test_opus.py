@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import subprocess
 import sys
 
@@ -119,3 +120,12 @@ def test_looking_for_libopus_leaves_the_path_alone() -> None:
         "libopus.bindings(); assert os.environ['PATH'] == before"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(("platform", "told"), [("darwin", True), ("linux", False)])
+def test_homebrews_libraries_are_looked_for_on_macos(monkeypatch, platform, told) -> None:
+    monkeypatch.delenv("DYLD_FALLBACK_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    libopus.bindings()
+    folders = os.environ.get("DYLD_FALLBACK_LIBRARY_PATH", "").split(":")
+    assert ("/opt/homebrew/lib" in folders) is told

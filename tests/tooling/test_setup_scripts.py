@@ -156,14 +156,6 @@ def test_libraries_that_are_not_found_even_then_are_told(machine: Machine) -> No
     assert "not found" in told
 
 
-def test_homebrews_libraries_are_looked_for(machine: Machine) -> None:
-    machine.has("uname", "echo Darwin")
-    machine.has(
-        "python", 'case "$DYLD_FALLBACK_LIBRARY_PATH" in /opt/homebrew/lib:*) ;; *) exit 1; esac'
-    )
-    assert machine.run("system_libraries.sh", "python") == (0, "", "")
-
-
 def test_the_newest_python_that_is_whole_is_taken(machine: Machine) -> None:
     machine.has("python3.13", WITHOUT_ENSUREPIP)
     machine.has("python3.12", "exit 127")
