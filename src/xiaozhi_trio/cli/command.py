@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from xiaozhi_trio.cli.bench import bench
 from xiaozhi_trio.cli.check import check
 from xiaozhi_trio.cli.models import models
 from xiaozhi_trio.cli.options import common_options
@@ -17,5 +18,5 @@ def program() -> None:
     """The voice server behind xiaozhi devices. `xiaozhi-trio serve` starts it as it is."""
 
 
-for command in (serve, check, token, models):
+for command in (serve, check, token, models, bench):
     program.add_command(command)

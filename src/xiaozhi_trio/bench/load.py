@@ -1,0 +1,272 @@
+"""A load process: many simulated devices, and how late it was itself.
+
+Run as `python -m xiaozhi_trio.bench.load`; it answers the requests of a `Fleet`.
+"""
+
+from __future__ import annotations
+
+import gc
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from xiaozhi_trio.bench.client_frames import TEXT, UnexpectedAnswer, frame
+from xiaozhi_trio.bench.light_device import LightDevice
+from xiaozhi_trio.bench.line_process import answer_requests
+from xiaozhi_trio.bench.schedule import deviations_ms, silence_ms
+from xiaozhi_trio.bench.turns import TooShort, TurnTimes, ask_aloud, ask_and_abort
+from xiaozhi_trio.bench.voice import question
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LAG_PERIOD_SECONDS: Final = 0.005
+_FRAME_MS: Final = 60
+_TURN_SECONDS: Final = 60.0
+_BROKEN: Final = (OSError, trio.EndOfChannel, UnexpectedAnswer)
+_GARBAGE: Final = (
+    frame(b'{"type":"no-such-type","n":1}', TEXT),
+    frame(bytes(range(120))),
+    frame(b"{not json", TEXT),
+    frame(b'{"type":"listen","state":"start","mode":"auto"}', TEXT),
+)
+"""What a hostile client sends in turns: unknown, corrupt, malformed and real messages."""
+
+
+@attrs.define
+class Tally:
+    """What one request measured."""
+
+    samples: dict[str, list[float]] = attrs.field(factory=dict)
+    """Milliseconds, by name of the figure."""
+    counts: dict[str, int] = attrs.field(factory=dict)
+    problems: set[str] = attrs.field(factory=set)
+
+    def add(self, name: str, *values: float) -> None:
+        """Record values of a figure; NaN is recorded nowhere."""
+        self.samples.setdefault(name, []).extend(value for value in values if value == value)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Count an event."""
+        self.counts[name] = self.counts.get(name, 0) + number
+
+    def problem(self, error: BaseException) -> None:
+        """Count something that went wrong, and keep what was said about it."""
+        self.count("failed")
+        self.problems.add(f"{type(error).__name__}: {error}"[:200])
+
+    def as_json(self) -> Mapping[str, Any]:
+        """What `answer_requests` sends."""
+        return {
+            "samples": self.samples,
+            "counts": self.counts,
+            "problems": sorted(self.problems)[:5],
+        }
+
+
+class Load:
+    """The devices of one process."""
+
+    def __init__(self) -> None:
+        self._devices: list[LightDevice] = []
+        self._lags: list[float] = []
+
+    async def watch_lag(self) -> None:
+        """Record how late this process wakes up, for ever."""
+        due = trio.current_time()
+        while True:
+            due = max(due + _LAG_PERIOD_SECONDS, trio.current_time())
+            await trio.sleep_until(due)
+            self._lags.append((trio.current_time() - due) * 1000)
+
+    def _report(self, tally: Tally) -> Mapping[str, Any]:
+        lags, self._lags = self._lags, []
+        tally.add("lag", *lags)
+        return tally.as_json()
+
+    async def handshakes(
+        self, *, url: str, first_device: int, parallel: int, seconds: float
+    ) -> Mapping[str, Any]:
+        """Connect, say hello, get the server's and close, over and over for some seconds."""
+        tally, address = Tally(), urlsplit(url)
+        end = trio.current_time() + seconds
+
+        async def over_and_over(number: int) -> None:
+            while trio.current_time() < end:
+                began = monotonic()
+                try:
+                    device = await LightDevice.dial(address, device_id(number))
+                    try:
+                        await device.hello()
+                    finally:
+                        device.close()
+                except _BROKEN as error:
+                    tally.problem(error)
+                    return
+                tally.add("handshake", (monotonic() - began) * 1000)
+                tally.count("handshakes")
+
+        began = monotonic()
+        async with trio.open_nursery() as nursery:
+            for number in range(parallel):
+                nursery.start_soon(over_and_over, first_device + number)
+        tally.add("elapsed", (monotonic() - began) * 1000)
+        return self._report(tally)
+
+    async def connect(
+        self, *, url: str, first_device: int, devices: int, parallel: int
+    ) -> Mapping[str, Any]:
+        """Connect this many devices, `parallel` at a time, and keep them."""
+        tally, address = Tally(), urlsplit(url)
+        room = trio.CapacityLimiter(parallel)
+        began = monotonic()
+
+        async def one(number: int) -> None:
+            async with room:
+                began_one = monotonic()
+                try:
+                    device = await LightDevice.dial(address, device_id(number))
+                    self._devices.append(device)
+                    await device.hello()
+                except _BROKEN as error:
+                    tally.problem(error)
+                    return
+                tally.add("connect", (monotonic() - began_one) * 1000)
+                tally.count("connected")
+
+        async with trio.open_nursery() as nursery:
+            for number in range(devices):
+                nursery.start_soon(one, first_device + number)
+        tally.add("elapsed", (monotonic() - began) * 1000)
+        return self._report(tally)
+
+    async def rest(self, *, seconds: float) -> Mapping[str, Any]:
+        """Do nothing with the devices for some seconds."""
+        await trio.sleep(seconds)
+        return self._report(Tally())
+
+    async def turns(
+        self, *, within_seconds: float, ends_with: int | None, engines_ms: float | None
+    ) -> Mapping[str, Any]:
+        """One spoken question and its answer for every device.
+
+        The devices begin at even distances within `within_seconds`. `engines_ms` is what
+        of the time to the first frame is not the server's own, None where that is unknown.
+        """
+        tally = Tally()
+
+        async def one(device: LightDevice, pause: float) -> None:
+            await trio.sleep(pause)
+            with trio.move_on_after(_TURN_SECONDS) as patience:
+                try:
+                    times = await ask_aloud(device, question(), ends_with=ends_with)
+                except* _BROKEN as errors:
+                    tally.problem(errors.exceptions[0])
+                else:
+                    _judge(times, tally, engines_ms)
+            if patience.cancelled_caught:
+                tally.count("unanswered")
+
+        async with trio.open_nursery() as nursery:
+            for number, device in enumerate(self._devices):
+                pause = within_seconds * number / len(self._devices)
+                nursery.start_soon(one, device, pause)
+        return self._report(tally)
+
+    async def aborts(self, *, times: int, after_seconds: float) -> Mapping[str, Any]:
+        """Every device asks and aborts the answer, this many times."""
+        tally = Tally()
+
+        async def one(device: LightDevice, pause: float) -> None:
+            await trio.sleep(pause)
+            for _ in range(times):
+                try:
+                    aborted = await ask_and_abort(device, after_seconds=after_seconds)
+                except (*_BROKEN, TooShort) as error:
+                    tally.problem(error)
+                    return
+                tally.count("aborted")
+                tally.count("frames after tts stop", aborted.stray_frames)
+                tally.add("abort to tts stop", aborted.stop_ms)
+                tally.add("abort to last frame", aborted.last_frame_ms)
+
+        async with trio.open_nursery() as nursery:
+            for number, device in enumerate(self._devices):
+                nursery.start_soon(one, device, after_seconds * number / len(self._devices))
+        return self._report(tally)
+
+    async def flood(self, *, messages: int) -> Mapping[str, Any]:
+        """Every device sends this many messages as fast as they are taken."""
+        tally = Tally()
+        began = monotonic()
+
+        async def one(device: LightDevice) -> None:
+            try:
+                for number in range(messages):
+                    await device.send(_GARBAGE[number % len(_GARBAGE)])
+            except OSError as error:
+                tally.problem(error)
+                return
+            tally.count("floods")
+
+        async with trio.open_nursery() as nursery:
+            for device in self._devices:
+                nursery.start_soon(one, device)
+        tally.add("flood", (monotonic() - began) * 1000)
+        return self._report(tally)
+
+    async def leave(self) -> Mapping[str, Any]:
+        """Close all connections."""
+        await trio.lowlevel.checkpoint()
+        for device in self._devices:
+            device.close()
+        self._devices.clear()
+        return self._report(Tally())
+
+
+def device_id(number: int) -> str:
+    """The MAC address of a device of the bench, of those that nobody owns."""
+    return ":".join(f"{byte:02x}" for byte in (0x02 << 40 | number).to_bytes(6, "big"))
+
+
+def _judge(times: TurnTimes, tally: Tally, engines_ms: float | None) -> None:
+    if not times.frames:
+        tally.count("unanswered")
+        return
+    first = times.frames[0]
+    tally.count("answered")
+    tally.add("voice to first frame", (first - times.speech_ended) * 1000)
+    if engines_ms is not None:
+        tally.add("own latency", (first - times.turn_ended) * 1000 - engines_ms)
+    deviations = deviations_ms(times.frames, _FRAME_MS)
+    tally.add("off schedule", *map(abs, deviations))
+    tally.add("latest frame", max(deviations, default=float("nan")))
+    tally.add("silence in speech", silence_ms(times.frames, _FRAME_MS))
+    tally.count("frames", len(times.frames))
+    tally.count("frames on time", sum(abs(deviation) <= 10 for deviation in deviations))
+    tally.count("paced frames", len(deviations))
+
+
+async def main() -> None:
+    """Answer requests until there are no more."""
+    load = Load()
+    question()
+    # A full collection among thousands of devices would be taken for the server's slowness.
+    gc.collect()
+    gc.disable()
+    handlers = {
+        name: getattr(load, name)
+        for name in ("handshakes", "connect", "rest", "turns", "aborts", "flood", "leave")
+    }
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load.watch_lag)
+        await answer_requests(handlers, failures=())
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(partial(main))

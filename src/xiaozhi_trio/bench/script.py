@@ -1,0 +1,40 @@
+"""What scripted engines do in place of real ones: how long they take and what they say."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from xiaozhi_trio.session.segmentation import SentenceSegmenter
+
+_SENTENCE: Final = "Once upon a time there was a little server."
+
+
+@attrs.frozen(kw_only=True)
+class Script:
+    """Milliseconds, but for `sentences`."""
+
+    recognition_ms: int = 200
+    first_token_ms: int = 200
+    token_ms: int = 20
+    synthesis_ms: int = 100
+    """Before the first audio of each sentence."""
+    chunk_ms: int = 0
+    """Audio in one piece of synthesised speech; 0 for whole sentences."""
+    sentences: int = 3
+    sentence_ms: int = 2400
+
+    def reply(self) -> list[str]:
+        """The reply in the pieces in which a language model writes it."""
+        return [f"{word} " for word in _SENTENCE.split()] * self.sentences
+
+    def ms_before_speech(self, start_gap_ms: int) -> int:
+        """What is not the server's own of the time from the end of a turn to its first frame.
+
+        The engines' delays, and as much of the gap after `tts start` as they leave over.
+        """
+        segmenter = SentenceSegmenter()
+        tokens = next(number for number, piece in enumerate(self.reply()) if segmenter.feed(piece))
+        thinking = self.first_token_ms + self.token_ms * tokens
+        return self.recognition_ms + max(thinking + self.synthesis_ms, start_gap_ms)
