@@ -124,7 +124,8 @@ def test_looking_for_libopus_leaves_the_path_alone() -> None:
 
 @pytest.mark.parametrize(("platform", "told"), [("darwin", True), ("linux", False)])
 def test_homebrews_libraries_are_looked_for_on_macos(monkeypatch, platform, told) -> None:
-    monkeypatch.delenv("DYLD_FALLBACK_LIBRARY_PATH", raising=False)
+    monkeypatch.setenv("DYLD_FALLBACK_LIBRARY_PATH", "")
+    monkeypatch.delenv("DYLD_FALLBACK_LIBRARY_PATH")
     monkeypatch.setattr(sys, "platform", platform)
     libopus.bindings()
     folders = os.environ.get("DYLD_FALLBACK_LIBRARY_PATH", "").split(":")
