@@ -150,6 +150,40 @@ async def test_errors_beside_a_cancellation_do_not_escape(
     assert house.counted("connection_failures") == 1
 
 
+@pytest.mark.parametrize(
+    ("sent", "code", "told"),
+    [
+        (b"\x82\x80\0\0\0\0" * 201, 1008, "too_many_messages: at most 20 a second"),
+        (b"\x89\x80\0\0\0\0" * 201, 1008, "too_many_messages: at most 20 a second"),
+        (b"\x82\xff" + (2**62).to_bytes(8), 1009, "message_too_large: at most 262144 bytes"),
+        (
+            (b"\x82\xfe\xff\xff" + bytes(65_539)) * 5,
+            1008,
+            "too_many_bytes: at most 16384 a second",
+        ),
+    ],
+)
+async def test_a_peer_that_sends_too_much_is_told_the_limit(
+    make_house: Any, sent: bytes, code: int, told: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    house = make_house(limits=LimitSettings(messages_per_second=20, bytes_per_second=16_384))
+    async with house.peer() as stream:
+        await stream.send_all(house.upgrade("/xiaozhi/v1/?device-id=aabbccddeeff"))
+        assert b" 101 " in await stream.receive_some()
+        await stream.send_all(sent)
+        received = await house.everything(stream)
+    start = received.index(code.to_bytes(2) + told.encode()) - 2
+    assert received[start] == 0x88
+    assert received[start + 1] == len(received[start:]) - 2
+    (line,) = house.lines("device disconnected")
+    assert line["level"] == "WARNING"
+    assert line["reason"] == told.partition(":")[0]
+    assert line["fix"]
+    assert line["detail"].endswith(")")
+    assert house.counted("sessions_ended", reason=line["reason"]) == 1
+    assert house.counted("connection_failures") == 0
+
+
 @pytest.fixture
 def serve(make_house: Any, nursery: trio.Nursery) -> Callable[..., Awaitable[Any]]:
     async def start(**settings: Any) -> tuple[Any, tuple[str, int]]:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import string
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xiaozhi_trio.wire.device_id import normalise_device_id
 
@@ -45,3 +50,16 @@ def test_an_unsafe_id_is_refused_without_repeating_it(raw: str, said: str) -> No
     with pytest.raises(ValueError, match=said) as caught:
         normalise_device_id(raw)
     assert not raw.strip(" .") or raw not in str(caught.value)
+
+
+SAFE = set(string.ascii_letters + string.digits + "._:-")
+
+
+@given(st.text() | st.from_regex(r"\s*[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){0,6}\s*"))
+def test_any_text_is_a_safe_id_or_refused(raw: str) -> None:
+    with contextlib.suppress(ValueError):
+        device_id = normalise_device_id(raw)
+        assert 0 < len(device_id) <= 64
+        assert set(device_id) <= SAFE
+        assert device_id not in (".", "..")
+        assert normalise_device_id(device_id) == device_id

@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xiaozhi_trio.wire import dialect
 
@@ -41,3 +43,16 @@ def test_a_request_may_still_come(received: bytes) -> None:
 @pytest.mark.parametrize("received", [b"\x16", b"SSH-", b"PRI ", b"PROXY ", b"GET\n", b"A" * 21])
 def test_no_request_can_come(received: bytes) -> None:
     assert not dialect.might_be_http(received)
+
+
+@given(
+    st.sampled_from([b"", b"\x16\x03", b"\x03\x00", b"\x00", b"\x10", b"GET ", b"\r\n", b"SSH-"]),
+    st.binary(max_size=40),
+)
+def test_any_bytes_are_some_dialect(begin: bytes, rest: bytes) -> None:
+    received = begin + rest
+    assert dialect.recognise(received).fix
+    assert dialect.recognise(received[: dialect.TELLING_BYTES]) is dialect.recognise(received)
+    # Once it cannot be HTTP, no further byte changes that.
+    hopeless = [not dialect.might_be_http(received[:length]) for length in range(len(received) + 1)]
+    assert hopeless == sorted(hopeless)

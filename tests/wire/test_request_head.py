@@ -87,3 +87,17 @@ def test_end_is_found_wherever_the_pieces_break() -> None:
 def test_any_bytes_are_parsed_or_refused(raw: bytes) -> None:
     with contextlib.suppress(HandshakeRefused):
         parse_request_head(b"GET / HTTP/1.1\r\n" + raw + b"\r\n\r\n")
+
+
+@given(st.binary(max_size=100))
+def test_any_first_line_is_parsed_or_refused(raw: bytes) -> None:
+    with contextlib.suppress(HandshakeRefused):
+        head = parse_request_head(raw + b"\r\n\r\n")
+        assert head.path is not None
+        assert head.tokens(b"connection") is not None
+
+
+@given(st.binary(max_size=60), st.integers(0, 60))
+def test_where_the_search_goes_on_does_not_matter(raw: bytes, searched: int) -> None:
+    if find_end(raw[:searched]) is None:
+        assert find_end(raw, min(searched, len(raw))) == find_end(raw)

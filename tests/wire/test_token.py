@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xiaozhi_trio.wire.token import TokenInvalid, TokenSigner
 
@@ -74,3 +77,19 @@ def test_secret_is_neither_shown_nor_empty() -> None:
     assert "s3cret" not in repr(SIGNER)
     with pytest.raises(ValueError, match="empty secret"):
         TokenSigner(secret="", lifetime_seconds=1)
+
+
+@given(st.text() | st.from_regex(r"[A-Za-z0-9_-]{43}\.[0-9]{1,12}"), st.text(), st.text())
+def test_no_text_is_a_token(token: str, client: str, device: str) -> None:
+    with pytest.raises(TokenInvalid) as caught:
+        SIGNER.verify(token, client, [device])
+    assert caught.value.reason in {"token_malformed", "token_signature"}
+
+
+@given(st.text(), st.text(), st.text())
+def test_a_token_is_good_for_its_own_device_only(client: str, device: str, other: str) -> None:
+    token = SIGNER.issue(client, device)
+    SIGNER.verify(token, client, [other, device])
+    with contextlib.suppress(TokenInvalid):
+        SIGNER.verify(token, client, [other])
+        assert device == other

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import base64
+import contextlib
+
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xiaozhi_trio.wire.refusal import HandshakeRefused
 from xiaozhi_trio.wire.request_head import RequestHead, parse_request_head
@@ -83,3 +88,26 @@ def test_what_is_meant_as_a_websocket() -> None:
     assert wants_upgrade(GOOD)
     assert wants_upgrade(with_header(b"connection"))
     assert not wants_upgrade(RequestHead("GET", b"/", ((b"connection", b"upgrade, HTTP2"),)))
+
+
+NAMES = [b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-key", b"x"]
+VALUES = [b"Upgrade", b"websocket", b"13", KEY]
+
+
+@given(
+    st.sampled_from(["GET", "POST"]),
+    st.binary(max_size=20) | st.just(PATH.encode()),
+    st.lists(
+        st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.binary(max_size=30)),
+        max_size=8,
+    ),
+)
+def test_any_head_is_an_upgrade_or_refused(
+    method: str, target: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    head = RequestHead(method, target, tuple(headers))
+    assert wants_upgrade(head) in (True, False)
+    with contextlib.suppress(HandshakeRefused):
+        key = check_upgrade(head, PATH)
+        assert len(base64.b64decode(key)) == 16
+        assert parse_request_head(clean_head(key)).first(b"sec-websocket-key") == key
