@@ -203,3 +203,21 @@ async def test_a_pressed_button_interrupts(autojump_clock, talk) -> None:
     await t.device.stop_listening()
     await t.device.wait_for("tts stop", count=2)
     assert len(t.asr.utterances) == 1
+
+
+async def test_081_what_a_stalled_network_never_took_was_not_heard(autojump_clock, talk) -> None:
+    t = await talk(llm=ScriptedLanguageModel(["One two three four five six seven."], ["Fine."]))
+    await t.device.hello()
+    taken = t.session.outbox.next_payload
+
+    async def stalled() -> str | bytes:
+        if len(t.device.of_kind("audio")) == 11:
+            await trio.sleep(60)
+        return await taken()
+
+    t.session.outbox.next_payload = stalled
+    await t.device.detect("count")
+    await trio.sleep(30)
+    await t.device.detect("how far did you get?")
+    await t.device.wait_for("tts stop", count=2)
+    assert t.llm.dialogues[1][2].content == "One two"

@@ -57,8 +57,6 @@ class Outbox:
         self._opened_at = trio.current_time()
         self.binary_version = 1
         """Framing of audio: 1, 2 or 3, as the client asked in its hello."""
-        self.last_taken_at = self._opened_at
-        """When the writer last took something for the peer; seconds of Trio's clock."""
 
     def post(self, message: ServerMessage, *, turn: int | None = None) -> None:
         """Queue a message, dropped if `turn` has been withdrawn. Never waits, never raises."""
@@ -84,14 +82,19 @@ class Outbox:
     def _is_wanted(self, turn: int) -> bool:
         return turn > self._withdrawn and not self._closed
 
-    def withdraw(self, turn: int) -> None:
-        """Drop all that this turn and earlier ones have queued, and all that they still bring."""
+    def withdraw(self, turn: int) -> int:
+        """Drop all that this turn and earlier ones have queued, and all that they still bring.
+
+        Gives how many audio packets were dropped.
+        """
         self._withdrawn = max(self._withdrawn, turn)
+        waiting = self._audio_waiting
         self._items = deque(
             item for item in self._items if item.turn is None or item.turn > self._withdrawn
         )
         self._audio_waiting = sum(isinstance(item, _Audio) for item in self._items)
         self._changed.unpark_all()
+        return waiting - self._audio_waiting
 
     def close(self) -> None:
         """Take nothing more; the writer gets what is queued and then the end."""
@@ -106,7 +109,6 @@ class Outbox:
                 raise trio.EndOfChannel
             await self._changed.park()
         item = self._items.popleft()
-        self.last_taken_at = trio.current_time()
         if isinstance(item, _Text):
             return item.text
         self._audio_waiting -= 1

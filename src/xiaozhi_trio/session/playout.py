@@ -115,10 +115,13 @@ class Playout:
         if self._sent:
             await trio.sleep_until(self._played_until + self._settings.end_margin_ms / 1000)
 
-    def heard(self) -> str:
-        """The words that have left the loudspeaker by now."""
+    def heard(self, *, dropped: int = 0) -> str:
+        """The words that have left the loudspeaker by now.
+
+        `dropped` packets were still in the outbox, and never left it.
+        """
         ahead = max(0.0, self._played_until - trio.current_time()) / self._packet_seconds
-        played = self._sent - ahead
+        played = self._sent - max(ahead, dropped)
         words = [sentence.heard(played - sentence.first_packet) for sentence in self._sentences]
         return _joined([part for part in words if part])
 

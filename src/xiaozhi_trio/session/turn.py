@@ -109,8 +109,7 @@ class Turn:
 
     def interrupt(self) -> None:
         """Silence the turn now. Returns at once; its tasks unwind on their own."""
-        self._tools.outbox.withdraw(self.number)
-        self._conclude("interrupted")
+        self._conclude("interrupted", dropped=self._tools.outbox.withdraw(self.number))
         self._scope.cancel()
 
     async def run(self) -> None:
@@ -122,11 +121,11 @@ class Turn:
             finally:
                 self._conclude("cancelled")
 
-    def _conclude(self, outcome: str) -> None:
+    def _conclude(self, outcome: str, *, dropped: int = 0) -> None:
         if self._concluded:
             return
         self._concluded = True
-        heard = self._playout.heard() if self._playout else ""
+        heard = self._playout.heard(dropped=dropped) if self._playout else ""
         self._tools.history.assistant_said(heard)
         self._speaking.close()
         if self._playout and self._playout.first_packet_at is not None:
