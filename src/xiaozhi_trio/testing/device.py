@@ -138,9 +138,14 @@ class SimulatedDevice:
         return self.of_kind(kind)[count - 1]
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition on the events, looked at after each of them."""
+        """Wait for a condition on the events, looked at after each of them.
+
+        Raises `trio.EndOfChannel` where the server hangs up before.
+        """
         async with self._news:
             while not condition():
+                if self.hung_up_at is not None:
+                    raise trio.EndOfChannel(f"hung up before; came: {self.kinds}")
                 await self._news.wait()
 
     async def wait_for_hang_up(self) -> float:
