@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.testing import (
     ScriptedLanguageModel,
     ScriptedRecognizer,
@@ -221,3 +224,36 @@ async def test_081_what_a_stalled_network_never_took_was_not_heard(autojump_cloc
     await t.device.detect("how far did you get?")
     await t.device.wait_for("tts stop", count=2)
     assert t.llm.dialogues[1][2].content == "One two"
+
+
+class StreamingSynthesizer(ScriptedSynthesizer):
+    """Makes a sentence as fast as it is spoken, and fails where told to."""
+
+    def __init__(self, *, fails_after: int = 1000) -> None:
+        super().__init__(chunk_ms=60)
+        self._fails_after = fails_after
+
+    async def _chunks(self, sentence: str):
+        async with aclosing(super()._chunks(sentence)) as chunks:
+            made = 0
+            async for chunk in chunks:
+                yield chunk
+                await trio.sleep(0.060)
+                made += 1
+                if made == self._fails_after:
+                    raise EngineError("gone", engine="tts", category=EngineErrorCategory.INTERNAL)
+
+
+@pytest.mark.parametrize("tts", [StreamingSynthesizer(), StreamingSynthesizer(fails_after=10)])
+async def test_081_a_sentence_that_is_not_made_yet_was_not_heard(autojump_clock, talk, tts) -> None:
+    sentence = "The quick brown fox jumps over the lazy dog."
+    t = await talk(llm=ScriptedLanguageModel([sentence], ["Fine."]), tts=tts)
+    await t.device.hello()
+    await t.device.detect("talk to me")
+    await t.device.wait_for("audio", count=10)
+    await trio.sleep(0.1)
+    await t.device.abort()
+    await t.device.detect("what did you say?")
+    await t.device.wait_for("stt", count=2)
+    await trio.sleep(0.1)
+    assert t.llm.dialogues[1][2].content in {"The", "The quick"}

@@ -7,11 +7,13 @@ fit (firmware `audio_service.h`), so packets go out one per packet length, at mo
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
 
+from xiaozhi_trio.session.script import is_cjk
 from xiaozhi_trio.wire.messages import TtsSentenceStart
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 _MAX_LEAD_PACKETS: Final = 30
 """Packets, of whatever length, that a device surely holds beside what it is playing."""
+_SECONDS_PER_SYLLABLE: Final = 0.2
+_SECONDS_PER_LETTER: Final = 0.065
+"""Speech of an unhurried voice: five syllables, or some fifteen letters, a second."""
 
 
 @attrs.define
@@ -32,17 +37,30 @@ class SpokenSentence:
     """As shown on the device."""
     packets: int = 0
     """Opus packets made of it so far."""
+    is_whole: bool = False
+    """Whether that is all of it."""
     first_packet: int = 0
     """How many packets of the turn were sent before its own."""
 
-    def heard(self, packets: float) -> str:
+    def heard(self, packets: float, *, packet_seconds: float) -> str:
         """The words of it that fit into the first `packets` packets."""
-        if packets <= 0 or not self.packets:
+        packets = min(packets, self.packets)
+        if packets <= 0:
             return ""
-        if packets >= self.packets:
+        if self.is_whole and packets == self.packets:
             return self.text
-        end = int(len(self.text) * packets / self.packets)
+        length = self.packets
+        if not self.is_whole:
+            length = max(length, math.ceil(_typical_seconds(self.text) / packet_seconds))
+        end = int(len(self.text) * packets / length)
         return self.text[: _word_end(self.text, end)].rstrip()
+
+
+def _typical_seconds(text: str) -> float:
+    """How long a text takes to say, where its speech is not made yet."""
+    return sum(
+        _SECONDS_PER_SYLLABLE if is_cjk(character) else _SECONDS_PER_LETTER for character in text
+    )
 
 
 def _word_end(text: str, end: int) -> int:
@@ -122,7 +140,10 @@ class Playout:
         """
         ahead = max(0.0, self._played_until - trio.current_time()) / self._packet_seconds
         played = self._sent - max(ahead, dropped)
-        words = [sentence.heard(played - sentence.first_packet) for sentence in self._sentences]
+        words = [
+            sentence.heard(played - sentence.first_packet, packet_seconds=self._packet_seconds)
+            for sentence in self._sentences
+        ]
         return _joined([part for part in words if part])
 
 

@@ -95,7 +95,9 @@ class Voice:
                         await self._send(packets, sentence, speech)
                     deadline.renew()
                 deadline.pause()
-        await self._send(await self._run_encoding(self._encoder.flush), sentence, speech)
+        last = await self._run_encoding(self._encoder.flush)
+        sentence.is_whole = True
+        await self._send(last, sentence, speech)
 
     async def _send(
         self,
