@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -78,6 +79,13 @@ class MemoryServer:
             keepalive_expiry=60.0, network_backend=_Backend(self)
         )
         return transport
+
+    async def listen(self) -> str:
+        """Serve a port of the loopback address as well; its URL."""
+        listeners = await self._nursery.start(
+            functools.partial(trio.serve_tcp, self._serve, 0, host="127.0.0.1")
+        )
+        return f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
 
     async def connect(self) -> httpcore.AsyncNetworkStream:
         await trio.lowlevel.checkpoint()
@@ -157,6 +165,14 @@ class _NetworkStream(httpcore.AsyncNetworkStream):
 
 @pytest.fixture
 async def memory_server(autojump_clock: trio.testing.MockClock) -> AsyncIterator[MemoryServer]:
+    async with trio.open_nursery() as nursery:
+        yield MemoryServer(nursery)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def socket_server() -> AsyncIterator[MemoryServer]:
+    """To `listen`, in real time."""
     async with trio.open_nursery() as nursery:
         yield MemoryServer(nursery)
         nursery.cancel_scope.cancel()

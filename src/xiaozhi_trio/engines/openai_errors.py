@@ -72,10 +72,13 @@ class RequestRefusedError(EngineError):
         category: EngineErrorCategory,
         retryable: bool,
         retry_after: float | None,
+        body: bytes,
     ) -> None:
         super().__init__(message, engine=engine, category=category, retryable=retryable)
         self.retry_after = retry_after
         """Seconds the server asks to wait before the next try, where it says so."""
+        self.body = body
+        """The answer as it came, its end cut off where it was long; not for the log."""
 
 
 @attrs.frozen
@@ -126,6 +129,7 @@ class ErrorTranslator:
             category=category,
             retryable=retryable,
             retry_after=parse_retry_after(headers.get("retry-after"), time.time),
+            body=body,
         )
 
     def reported(self, report: ErrorReport) -> EngineError:

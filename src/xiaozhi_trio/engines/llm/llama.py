@@ -1,73 +1,63 @@
-"""A GGUF language model on the CPU, through llama.cpp (xllamacpp).
+"""A GGUF language model on the CPU: llama.cpp (xllamacpp) in a process of its own.
 
-xllamacpp runs llama.cpp's server inside this process. It also opens that
-server's port on the loopback address and cannot be told not to; here the port
-answers nobody, for it asks for a random key. Its progress reports serve two ends:
-the first tells the length of the prompt before any work is done on it, and each
-is a chance to stop while a long prompt is read.
+The process is started by `load`, and again by the first reply after it has died. Its
+progress reports serve two ends: the first tells the length of the prompt before any
+work is done on it, and each is a chance to stop while a long prompt is read.
 """
 
 from __future__ import annotations
 
-import secrets
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import trio
 from loguru import logger
 
+from xiaozhi_trio.engines.ahead import run_ahead
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
-from xiaozhi_trio.engines.libraries import (
-    library_errors,
-    only_file,
-    optional_packages,
-    threads_or_cores,
-)
-from xiaozhi_trio.engines.worker import ModelWorkers, Stop, WorkerStatistics
+from xiaozhi_trio.engines.libraries import library_errors, only_file
+from xiaozhi_trio.engines.llm.llama_child import COMMAND, LlamaChild
+from xiaozhi_trio.engines.llm.llama_process import NAME, ModelParameters
+from xiaozhi_trio.engines.llm.reply_queue import ReplyQueue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from xiaozhi_trio.config.engines import LlamaSettings
     from xiaozhi_trio.engines.model_folder import ModelFolder
     from xiaozhi_trio.engines.protocols import ChatMessage
-
-PROMPT_BATCH = 32
-"""Tokens read between two chances to stop, a quarter second about on two cores.
-
-Larger batches are read up to a quarter faster, but hold the model as much longer
-after an interruption.
-"""
-REUSED_PIECE = 64
-"""Least tokens of an earlier prompt that are worth moving to another place in a new one."""
-CACHED_DIALOGUES_MIB = 512
-"""Memory for the states of dialogues that are not under way, MiB."""
+    from xiaozhi_trio.engines.worker import WorkerStatistics
 
 _AGAINST_LOOPS = {"repeat_penalty": 1.1, "repeat_last_n": 128, "dry_multiplier": 0.8}
 """Small models fall into saying one thing for ever; llama.cpp's DRY sampler breaks such loops."""
-
-_QUIET = -1
-_WARM_UP = ("你好", "Hello")
 
 
 class LlamaLanguageModel:
     """A `LanguageModel`; one reply at a time, the others wait."""
 
-    name = "llama"
+    name = NAME
 
-    def __init__(self, settings: LlamaSettings, models: ModelFolder) -> None:
+    def __init__(
+        self, settings: LlamaSettings, models: ModelFolder, *, command: Sequence[str] = COMMAND
+    ) -> None:
+        """`command` runs `llama_process` or what stands for it."""
         self._settings = settings
         self._models = models
-        self._server: Any = None
-        self._workers = ModelWorkers(self.name, workers=1, queue=settings.queue)
+        self._command = command
+        self._file: Path | None = None
+        self._child: LlamaChild | None = None
+        self._queue = ReplyQueue(self.name, length=settings.queue)
 
     def statistics(self) -> WorkerStatistics:
         """How busy the model is."""
-        return self._workers.statistics()
+        return self._queue.statistics()
 
     async def load(self) -> None:
-        """Load the model and answer a word in each language.
+        """Start the process; it loads the model and answers a word in each language.
 
         Raises `EngineError`, also where the reply leaves the dialogue no room.
         """
@@ -79,9 +69,9 @@ class LlamaLanguageModel:
                 category=EngineErrorCategory.BAD_REQUEST,
             )
         folder = await self._models.ensure(self._settings.model)
-        self._server = await self._workers.run(
-            lambda stop: self._load_and_warm_up(folder, stop), abandon=True
-        )
+        file = await trio.to_thread.run_sync(only_file, folder, "*.gguf", self.name)
+        self._child = await self._start(file)
+        self._file = file
 
     def reply(
         self, messages: Sequence[ChatMessage]
@@ -89,83 +79,73 @@ class LlamaLanguageModel:
         """Stream the reply; the oldest messages go where the dialogue is too long.
 
         Raises `EngineError`: BUSY when the queue is full, BAD_REQUEST when even the
-        system prompt and the last message alone are too long.
+        system prompt and the last message alone are too long. Where the process dies,
+        it is CONNECTIVITY and the next reply starts a new one.
         """
-        server = self._server
-        if server is None:
+        file = self._file
+        if file is None:
             raise EngineError(
                 "is not loaded", engine=self.name, category=EngineErrorCategory.UNAVAILABLE
             )
         dialogue = [attrs.asdict(message) for message in messages]
 
-        def generate(stop: Stop, emit: Callable[[str], None]) -> None:
-            self._generate(server, dialogue, stop, emit)
+        async def produce(pieces: trio.MemorySendChannel[str]) -> None:
+            await self._queue.run(partial(self._generate, file, dialogue, pieces))
 
-        # Each token gives one piece at most, and the last report one more.
-        return self._workers.stream(generate, room=self._settings.max_tokens + 1)
+        # Each token gives one piece at most, and the last report one more: a slow
+        # reader never holds the model.
+        return run_ahead(produce, room=self._settings.max_tokens + 1)
 
     async def aclose(self) -> None:
-        """End the reply under way and unload the model."""
-        await self._workers.aclose()
-        self._server = None
+        """End the reply under way and the process."""
+        self._file = None
+        try:
+            await self._queue.aclose()
+        finally:
+            child, self._child = self._child, None
+            if child is not None:
+                await child.aclose()
 
     @property
     def _prompt_tokens(self) -> int:
         return self._settings.context_tokens - self._settings.max_tokens
 
-    def _load_and_warm_up(self, folder: Path, stop: Stop) -> Any:
-        with optional_packages(self.name):
-            import xllamacpp
+    async def _start(self, file: Path) -> LlamaChild:
+        parameters = ModelParameters(
+            file=str(file),
+            context_tokens=self._settings.context_tokens,
+            threads=self._settings.threads,
+        )
+        return await LlamaChild.start(parameters, command=self._command)
 
-        settings = self._settings
-        threads = threads_or_cores(settings.threads)
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = str(only_file(folder, "*.gguf", self.name))
-        parameters.n_ctx = settings.context_tokens
-        parameters.n_parallel = 1
-        parameters.n_batch = parameters.n_ubatch = PROMPT_BATCH
-        parameters.n_cache_reuse = REUSED_PIECE
-        parameters.cache_ram_mib = CACHED_DIALOGUES_MIB
-        # llama.cpp's threads wait for each other by spinning, so one that finds no core
-        # free stalls all of them. Prompts gain from every core; generation is bound by
-        # memory, and leaves one to speech, codecs and the event loop.
-        parameters.cpuparams.n_threads = max(1, threads - 1)
-        parameters.cpuparams_batch.n_threads = threads
-        # Fitting to the memory of a graphics card reads the whole file once more, and
-        # both this and the warm-up happen while the constructor blocks all of Python.
-        parameters.fit_params = False
-        parameters.warmup = False
-        parameters.verbosity = _QUIET
-        parameters.api_keys = [secrets.token_urlsafe(32)]
-        parameters.ui = False
-        parameters.endpoint_slots = False
-        parameters.n_threads_http = 1
-        with library_errors(self.name, f"loading {parameters.model.path}"):
-            server = xllamacpp.Server(parameters)
-            for text in _WARM_UP:
-                attempt = _Attempt(stop, lambda _: None, prompt_tokens=self._prompt_tokens)
-                request = {**_request([{"role": "user", "content": text}]), "max_tokens": 1}
-                server.handle_chat_completions(request, attempt.on_event)
-        return server
+    async def _running(self, file: Path) -> LlamaChild:
+        """The process, a new one where it has died; for the one whose turn it is."""
+        if self._child is not None and not self._child.running:
+            child, self._child = self._child, None
+            await child.aclose()
+        if self._child is None:
+            began = trio.current_time()
+            self._child = await self._start(file)
+            logger.bind(engine=self.name, seconds=round(trio.current_time() - began, 3)).info(
+                "language model started again"
+            )
+        return self._child
 
-    def _generate(
-        self,
-        server: Any,
-        dialogue: list[dict[str, Any]],
-        stop: Stop,
-        emit: Callable[[str], None],
+    async def _generate(
+        self, file: Path, dialogue: list[dict[str, Any]], pieces: trio.MemorySendChannel[str]
     ) -> None:
-        while not stop.is_set:
-            attempt = _Attempt(stop, emit, prompt_tokens=self._prompt_tokens)
-            request = {
-                **_request(dialogue),
-                "max_tokens": self._settings.max_tokens,
-                "temperature": self._settings.temperature,
-                **_AGAINST_LOOPS,
-            }
-            with library_errors(self.name, "generation"):
-                server.handle_chat_completions(request, attempt.on_event)
-            if attempt.finished or stop.is_set:
+        child = await self._running(file)
+        while True:
+            attempt = _Attempt(self._prompt_tokens)
+            async with contextlib.aclosing(child.ask(self._request(dialogue))) as events:
+                async for event in events:
+                    with library_errors(self.name, "reading the reply"):
+                        piece = attempt.take(event)
+                    if piece:
+                        await pieces.send(piece)
+                    if attempt.over:
+                        break
+            if attempt.finished:
                 return
             if attempt.too_long is None:
                 raise EngineError(
@@ -174,6 +154,17 @@ class LlamaLanguageModel:
                     category=EngineErrorCategory.BAD_RESPONSE,
                 )
             dialogue = self._shortened(dialogue, attempt.too_long)
+
+    def _request(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "messages": messages,
+            "stream": True,
+            "return_progress": True,
+            "cache_prompt": True,
+            "max_tokens": self._settings.max_tokens,
+            "temperature": self._settings.temperature,
+            **_AGAINST_LOOPS,
+        }
 
     def _shortened(self, dialogue: list[dict[str, Any]], tokens: int) -> list[dict[str, Any]]:
         """`dialogue`, which is `tokens` long, without its oldest messages."""
@@ -192,50 +183,41 @@ class LlamaLanguageModel:
 
 
 class _Attempt:
-    """One try at a reply: takes the server's reports, in the model's thread."""
+    """One try at a reply: takes the events of its answer."""
 
-    def __init__(self, stop: Stop, emit: Callable[[str], None], *, prompt_tokens: int) -> None:
-        self._stop = stop
-        self._emit = emit
+    def __init__(self, prompt_tokens: int) -> None:
         self._prompt_tokens = prompt_tokens
         self.finished = False
         self.too_long: int | None = None
         """Length of the prompt in tokens where that was the reason to end."""
         self.error: str | None = None
 
-    def on_event(self, event: dict[str, Any]) -> bool:
-        """Take one report; True makes the server end the reply."""
-        if self._stop.is_set:
-            return True
+    @property
+    def over(self) -> bool:
+        """True where nothing that may still come is of use."""
+        return self.finished or self.too_long is not None or self.error is not None
+
+    def take(self, event: dict[str, Any]) -> str:
+        """The words that one event brings."""
         if "error" in event:
             self._take_error(event["error"])
-            return True
+            return ""
         progress = event.get("prompt_progress")
         if progress is not None and progress["total"] > self._prompt_tokens:
             self.too_long = progress["total"]
-            return True
+            return ""
+        words = ""
         for choice in event["choices"]:
-            piece = choice["delta"].get("content")
-            if piece:
-                self._emit(piece)
+            words += choice["delta"].get("content") or ""
             if choice["finish_reason"] is not None:
                 self.finished = True
-        return False
+        return words
 
     def _take_error(self, error: dict[str, Any]) -> None:
         if error.get("type") == "exceed_context_size_error":
             self.too_long = error["n_prompt_tokens"]
         else:
             self.error = str(error.get("message"))
-
-
-def _request(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "messages": messages,
-        "stream": True,
-        "return_progress": True,
-        "cache_prompt": True,
-    }
 
 
 def without_oldest(dialogue: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
