@@ -231,3 +231,43 @@ async def test_without_load_and_after_close_it_says_so(detector: SileroDetector)
     await detector.aclose()
     with pytest.raises(EngineError, match="silero: is not loaded"):
         await detector.open_stream().accept(pcm(0.5))
+
+
+async def test_runs_keep_a_distance(detector: SileroDetector, model: FakeModel) -> None:
+    began = trio.current_time()
+    for _ in range(3):
+        await detector.open_stream().accept(pcm(0.5))
+    assert trio.current_time() - began >= 2 * silero._GATHER_SECONDS
+
+
+async def test_what_comes_between_two_runs_runs_together(
+    detector: SileroDetector, model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silero, "_GATHER_SECONDS", 0.1)
+    await detector.open_stream().accept(pcm(0.5))
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(detector.open_stream().accept, pcm(0.5))
+            await trio.testing.wait_all_tasks_blocked()
+    assert model.batches == [1, 3]
+
+
+async def test_cancelling_the_one_who_would_run_next_leaves_it_to_another(
+    detector: SileroDetector, model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silero, "_GATHER_SECONDS", 0.1)
+    await detector.open_stream().accept(pcm(0.5))
+    leader = trio.CancelScope()
+
+    async def lead() -> None:
+        with leader:
+            await detector.open_stream().accept(pcm(0.25))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lead)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(detector.open_stream().accept, pcm(0.5))
+        await trio.testing.wait_all_tasks_blocked()
+        leader.cancel()
+    assert leader.cancelled_caught
+    assert model.batches == [1, 1]

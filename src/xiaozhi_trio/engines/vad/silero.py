@@ -3,19 +3,21 @@
 The model hears 512 samples at 16 kHz with the 64 samples before them, and keeps
 a state of 2 x 128 numbers per stream (source: the wrapper in the silero-vad
 package, version 6). It takes many streams at once, which more than halves the
-cost of each, so windows that come while the model is at work go together into
-its next run. One run is far too long for the event loop of a server with a
-hundred microphones, hence the thread; figures in docs/engines.md.
+cost of each, and a run costs a trip to a thread, because it is far too long for
+the event loop of a server with a hundred microphones. So runs keep a distance, and
+what comes meanwhile goes together into the next one; figures in docs/performance.md.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import numpy.typing as npt
+import outcome
 import trio
 
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 WINDOW_SAMPLES = 512
 CONTEXT_SAMPLES = 64
 STATE_SHAPE = (2, 128)
+
+_GATHER_SECONDS = 0.005
+"""From the beginning of one run to that of the next; a lone microphone never waits for it."""
 
 _BYTES_PER_SAMPLE = 2
 _WINDOW_BYTES = WINDOW_SAMPLES * _BYTES_PER_SAMPLE
@@ -56,8 +61,8 @@ class _Request:
     windows: npt.NDArray[np.float32]
     """Shape (windows, WINDOW_SAMPLES), full scale 1."""
     probabilities: list[float] = attrs.field(factory=list)
-    failure: EngineError | None = None
-    taken: bool = False
+    failure: BaseException | None = None
+    is_answered: bool = False
 
 
 class SileroDetector:
@@ -70,7 +75,9 @@ class SileroDetector:
         self._models = models
         self._model: OnnxModel | None = None
         self._limiter = trio.CapacityLimiter(1)
-        self._turn = trio.Lock()
+        self._is_running = False
+        self._not_before = -math.inf
+        self._answered = trio.lowlevel.ParkingLot()
         # Bounded by the number of streams: each waits for one answer at a time.
         self._pending: list[_Request] = []
 
@@ -105,26 +112,37 @@ class SileroDetector:
             )
         self._pending.append(request)
         try:
-            async with self._turn:
-                if not request.taken:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            while not request.is_answered:
+                if self._is_running:
+                    await self._answered.park()
+                else:
                     await self._run_pending(model)
         finally:
-            if not request.taken:
+            if request in self._pending:
                 self._pending.remove(request)
         if request.failure is not None:
             raise request.failure
         return request.probabilities
 
     async def _run_pending(self, model: OnnxModel) -> None:
-        batch, self._pending = self._pending, []
-        for request in batch:
-            request.taken = True
+        """Answer all that wait once the next run is due; one task at a time does so for all."""
+        self._is_running = True
         try:
-            # Not abandoned on cancellation: others wait for the same milliseconds.
-            await trio.to_thread.run_sync(_infer, model, batch, limiter=self._limiter)
-        except EngineError as error:
+            await trio.sleep_until(self._not_before)
+            self._not_before = trio.current_time() + _GATHER_SECONDS
+            batch, self._pending = self._pending, []
+            # Whoever is cancelled here sees it through: others wait for the same milliseconds.
+            with trio.CancelScope(shield=True):
+                answer = await trio.to_thread.run_sync(
+                    outcome.capture, _infer, model, batch, limiter=self._limiter
+                )
             for request in batch:
-                request.failure = error
+                request.is_answered = True
+                request.failure = getattr(answer, "error", None)
+        finally:
+            self._is_running = False
+            self._answered.unpark_all()
 
 
 class SileroStream:
