@@ -6,7 +6,7 @@ Run as `python -m xiaozhi_trio.bench.load`; it answers the requests of a `Fleet`
 from __future__ import annotations
 
 import gc
-from functools import partial
+from itertools import cycle
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -18,8 +18,14 @@ from xiaozhi_trio.bench.client_frames import TEXT, UnexpectedAnswer, frame
 from xiaozhi_trio.bench.light_device import LightDevice
 from xiaozhi_trio.bench.line_process import answer_requests
 from xiaozhi_trio.bench.schedule import deviations_ms, silence_ms
-from xiaozhi_trio.bench.turns import TooShort, TurnTimes, ask_aloud, ask_and_abort
-from xiaozhi_trio.bench.voice import question
+from xiaozhi_trio.bench.turns import (
+    LISTEN_MANUAL,
+    TooShort,
+    TurnTimes,
+    ask_aloud,
+    ask_and_abort,
+)
+from xiaozhi_trio.bench.voice import UPLINK_FRAME_MS, question
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +33,16 @@ if TYPE_CHECKING:
 _LAG_PERIOD_SECONDS: Final = 0.005
 _FRAME_MS: Final = 60
 _TURN_SECONDS: Final = 60.0
+_REQUESTS: Final = (
+    "handshakes",
+    "connect",
+    "rest",
+    "babble",
+    "turns",
+    "aborts",
+    "flood",
+    "leave",
+)
 _BROKEN: Final = (OSError, trio.EndOfChannel, UnexpectedAnswer)
 _GARBAGE: Final = (
     frame(b'{"type":"no-such-type","n":1}', TEXT),
@@ -149,6 +165,32 @@ class Load:
         await trio.sleep(seconds)
         return self._report(Tally())
 
+    async def babble(self, *, seconds: float) -> Mapping[str, Any]:
+        """Every device holds its button and speaks, without an end."""
+        tally = Tally()
+        packets = [frame(packet) for packet in question().packets[: question().voiced_packets]]
+        end = trio.current_time() + seconds
+
+        async def one(device: LightDevice, pause: float) -> None:
+            due = trio.current_time() + pause
+            try:
+                await device.send(LISTEN_MANUAL)
+                for packet in cycle(packets):
+                    await trio.sleep_until(due)
+                    if due >= end:
+                        return
+                    await device.send(packet)
+                    tally.count("frames")
+                    due += UPLINK_FRAME_MS / 1000
+            except OSError as error:
+                tally.problem(error)
+
+        async with trio.open_nursery() as nursery:
+            for number, device in enumerate(self._devices):
+                pause = UPLINK_FRAME_MS / 1000 * number / len(self._devices)
+                nursery.start_soon(one, device, pause)
+        return self._report(tally)
+
     async def turns(
         self, *, within_seconds: float, ends_with: int | None, engines_ms: float | None
     ) -> Mapping[str, Any]:
@@ -258,10 +300,7 @@ async def main() -> None:
     # A full collection among thousands of devices would be taken for the server's slowness.
     gc.collect()
     gc.disable()
-    handlers = {
-        name: getattr(load, name)
-        for name in ("handshakes", "connect", "rest", "turns", "aborts", "flood", "leave")
-    }
+    handlers = {name: getattr(load, name) for name in _REQUESTS}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(load.watch_lag)
         await answer_requests(handlers, failures=())
@@ -269,4 +308,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(partial(main))
+    trio.run(main)
