@@ -166,11 +166,22 @@ async def test_043_what_is_not_spoken_is_refused_with_the_reason(
     assert "不支持" in alert.body["message"]
 
 
-async def test_043_a_hello_of_wrong_types_is_told_apart_from_a_good_one(
-    autojump_clock, talk
+@pytest.mark.parametrize("audio_params", [{"sample_rate": "16000"}, "x", []])
+async def test_043_a_hello_of_wrong_types_is_refused_at_once(
+    autojump_clock, talk, audio_params
 ) -> None:
     t = await talk()
-    await t.device.send_json(type="hello", audio_params={"sample_rate": "16000"})
-    await t.device.send_json(type="hello", audio_params="x")
+    began = trio.current_time()
+    await t.device.send_json(type="hello", audio_params=audio_params)
+    assert await t.device.wait_for_hang_up() - began < 1
+    assert (t.closing.code, t.closing.reason) == (1008, "hello_malformed")
+    (alert,) = t.device.of_kind("alert")
+    assert "audio_params" in alert.body["message"]
+
+
+async def test_043_a_bad_second_hello_is_only_ignored(autojump_clock, talk) -> None:
+    t = await talk()
     await t.device.hello()
-    assert t.device.kinds == ["hello"]
+    await t.device.send_json(type="hello", audio_params="x")
+    await t.device.detect("still there?")
+    await t.device.wait_for("tts stop")

@@ -163,3 +163,13 @@ async def test_the_end_of_a_turn_is_logged_with_its_number_and_times(
     assert over["turn"] == 1
     assert over["outcome"] == "interrupted"
     assert over["first_audio_ms"] >= 60
+
+
+async def test_a_transcript_that_no_message_can_carry_is_mended(autojump_clock, talk) -> None:
+    t = await talk(asr=ScriptedRecognizer("hel\ud83dlo"))
+    await t.device.hello()
+    await t.device.listen("manual")
+    await t.device.speak(1.0)
+    await t.device.stop_listening()
+    stt = await t.device.wait_for("stt")
+    assert stt.body["text"] == "hello"

@@ -13,6 +13,7 @@ from xiaozhi_trio.wire.messages import FRAME_DURATIONS, OPUS_RATES, AudioParams,
 if TYPE_CHECKING:
     from xiaozhi_trio.config.settings import AudioSettings
     from xiaozhi_trio.wire.handshake import Handshake
+    from xiaozhi_trio.wire.violation import ProtocolViolation
 
 
 class HelloRefused(Exception):
@@ -21,7 +22,7 @@ class HelloRefused(Exception):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-        """`transport_unsupported` or `format_unsupported`."""
+        """`transport_unsupported`, `format_unsupported` or `hello_malformed`."""
 
 
 @attrs.frozen
@@ -32,6 +33,14 @@ class Agreement:
     """Framing of audio, both ways."""
     speech: AudioParams
     """What the server sends."""
+
+
+def malformed_hello(violation: ProtocolViolation) -> HelloRefused:
+    """The refusal of a hello that cannot be read."""
+    problem = violation.args[0][:200]
+    return HelloRefused(
+        violation.reason, f"hello 消息格式不正确。 The hello cannot be read: {problem}"
+    )
 
 
 def negotiate(hello: Hello, handshake: Handshake, audio: AudioSettings) -> Agreement:

@@ -20,7 +20,7 @@ from xiaozhi_trio.session.encoding import EncodingRunner
 from xiaozhi_trio.session.history import History
 from xiaozhi_trio.session.idle_clock import IdleClock
 from xiaozhi_trio.session.microphone import Microphone
-from xiaozhi_trio.session.negotiation import HelloRefused, negotiate
+from xiaozhi_trio.session.negotiation import HelloRefused, malformed_hello, negotiate
 from xiaozhi_trio.session.outbox import Outbox
 from xiaozhi_trio.session.phrases import UNSUPPORTED
 from xiaozhi_trio.session.turn import TurnTools
@@ -29,6 +29,7 @@ from xiaozhi_trio.wire import binary
 from xiaozhi_trio.wire.closing import NORMAL, PEER_GONE, POLICY_VIOLATION, Closing
 from xiaozhi_trio.wire.handshake import Handshake
 from xiaozhi_trio.wire.messages import (
+    HELLO_MALFORMED,
     Abort,
     Alert,
     ClientMessage,
@@ -120,7 +121,10 @@ class Session:
         try:
             await self._take(payload, nursery)
         except ProtocolViolation as violation:
-            self._complain(violation)
+            if violation.reason == HELLO_MALFORMED and self._conversation is None:
+                self._refuse(malformed_hello(violation))
+            else:
+                self._complain(violation)
 
     def _complain(self, violation: ProtocolViolation) -> None:
         self._complaints += 1
@@ -174,9 +178,7 @@ class Session:
         try:
             agreed = negotiate(hello, self._handshake, settings.audio)
         except HelloRefused as refusal:
-            logger.bind(reason=refusal.reason, problem=str(refusal)).warning("hello refused")
-            self.outbox.post(Alert(UNSUPPORTED.both, str(refusal)))
-            self.end(Closing(POLICY_VIOLATION, refusal.reason))
+            self._refuse(refusal)
             return
         self.outbox.binary_version = agreed.binary_version
         self.outbox.post(ServerHello(agreed.speech))
@@ -209,6 +211,11 @@ class Session:
         if hello.features.mcp:
             self._mcp = self._meet_mcp()
             nursery.start_soon(self._mcp.run)
+
+    def _refuse(self, refusal: HelloRefused) -> None:
+        logger.bind(reason=refusal.reason, problem=str(refusal)).warning("hello refused")
+        self.outbox.post(Alert(UNSUPPORTED.both, str(refusal)))
+        self.end(Closing(POLICY_VIOLATION, refusal.reason))
 
     def _meet_mcp(self) -> DeviceMcp:
         url, token = self._services.vision(self._handshake)

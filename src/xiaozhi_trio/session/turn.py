@@ -178,7 +178,8 @@ class Turn:
         # meanwhile must not add to the history, where the next one has its place now.
         await trio.lowlevel.checkpoint_if_cancelled()
         self._mark("transcript_ms")
-        return transcript.text.strip()
+        # A remote recogniser may send half of a surrogate pair, which no message can carry.
+        return transcript.text.encode("utf-8", "ignore").decode().strip()
 
     def _words_for(self, text: str) -> Words:
         if isinstance(self._occasion, WakeWord):

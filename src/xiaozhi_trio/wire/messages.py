@@ -26,6 +26,9 @@ OPUS_RATES: Final = (8_000, 12_000, 16_000, 24_000, 48_000)
 FRAME_DURATIONS: Final = (5, 10, 20, 40, 60, 80, 100, 120)
 """ms; the packet lengths that the firmware's decoder opens with (`audio_service.h`)."""
 
+HELLO_MALFORMED: Final = "hello_malformed"
+"""The reason of the `ProtocolViolation` for a hello whose members cannot be taken."""
+
 _MAX_DETECT_CHARACTERS: Final = 4000
 
 
@@ -160,6 +163,14 @@ def _structure(body: dict[str, Any], kind: type[T]) -> T:
         raise ProtocolViolation("message_malformed", problems) from error
 
 
+def _hello(body: dict[str, Any]) -> Hello:
+    try:
+        return _structure(body, Hello)
+    except ProtocolViolation as violation:
+        # Nothing can go on without it, so it is told apart from other messages.
+        raise ProtocolViolation(HELLO_MALFORMED, violation.args[0]) from violation
+
+
 def _listen(body: dict[str, Any]) -> ClientMessage:
     match body.get("state"):
         case "start":
@@ -196,7 +207,7 @@ def decode(text: str | bytes) -> ClientMessage:
         raise ProtocolViolation("type_missing", "message without a string `type`")
     match kind:
         case "hello":
-            return _structure(body, Hello)
+            return _hello(body)
         case "listen":
             return _listen(body)
         case "abort":
