@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import tomli
 from hypothesis import given
@@ -90,3 +92,49 @@ def test_texts_hide_no_statement(texts: list[str]) -> None:
 
 def test_an_empty_document_has_no_lines() -> None:
     assert locate_statements("").line_of(("a",)) is None
+
+
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=6)
+values = st.sampled_from(
+    ["1", "-0.5", "true", "07:32:00", "'[a]'", '"b = 1 # \\""', "[ 1, [2] ]", "{ x = { y = 1 } }"]
+)
+line_ends = st.sampled_from(["\n", " \n", "\t# [c] = 'd\n", "\n\n\n"])
+
+
+@given(st.dictionaries(names, st.dictionaries(names, values, max_size=4), max_size=4), line_ends)
+def test_every_statement_is_found_on_its_line(
+    tables: dict[str, dict[str, str]], line_end: str
+) -> None:
+    document, expected = "", {}
+
+    def state(statement: str, *path: str) -> None:
+        nonlocal document
+        expected[path] = document.count("\n") + 1
+        document += statement + line_end
+
+    def quoted(name: str) -> str:
+        return json.dumps(name, ensure_ascii=False)
+
+    for table, keys in tables.items():
+        state(f"[ {quoted(table)} ]", table)
+        for key, value in keys.items():
+            state(f"{quoted(key)} = {value}", table, key)
+    tomli.loads(document)
+    lines = locate_statements(document)
+    assert {path: lines.line_of(path) for path in expected} == expected
+
+
+@given(
+    st.integers(0, len(DOCUMENT)),
+    st.integers(0, 12),
+    st.text(st.sampled_from("[]{}=,.\"'\\#\n a1"), max_size=6),
+)
+def test_whatever_is_toml_is_scanned(at: int, cut: int, put: str) -> None:
+    document = DOCUMENT[:at] + put + DOCUMENT[at + cut :]
+    try:
+        tables = tomli.loads(document)
+    except tomli.TOMLDecodeError:
+        return
+    lines = locate_statements(document)
+    for key in tables:
+        assert lines.line_of((key,)) in {None, *range(1, document.count("\n") + 2)}

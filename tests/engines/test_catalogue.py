@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from contextlib import suppress
 from importlib.resources import files
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xiaozhi_trio.config.engines import KokoroSettings, LlamaSettings, WhisperSettings
 from xiaozhi_trio.engines.catalogue import (
@@ -110,6 +114,29 @@ def test_an_unknown_model_is_told_with_the_known_ones() -> None:
 def test_a_wrong_catalogue_is_refused_with_the_place(text: str, complaint: str) -> None:
     with pytest.raises(CatalogueError, match=complaint):
         Catalogue.parse(text)
+
+
+ODD_VALUES = ["0", "-1", "1.5", "nan", "true", '""', '"x"', "[]", "[[]]", "{}", "1979-05-27"]
+PLACES = [match.span() for match in re.finditer(r'(?<== )("[^"]*"|\d+)', MODEL)]
+
+
+@given(st.sampled_from(PLACES), st.sampled_from(ODD_VALUES))
+def test_an_odd_value_is_taken_or_refused(place: tuple[int, int], value: str) -> None:
+    start, end = place
+    text = MODEL[:start] + value + MODEL[end:]
+    with suppress(CatalogueError):
+        assert set(Catalogue.parse(text).models) == {"tiny"}
+
+
+@given(
+    st.text()
+    | st.tuples(st.integers(0, len(MODEL)), st.text(max_size=4)).map(
+        lambda change: MODEL[: change[0]] + change[1] + MODEL[change[0] + len(change[1]) :]
+    )
+)
+def test_any_text_is_taken_or_refused(text: str) -> None:
+    with suppress(CatalogueError):
+        assert Catalogue.parse(text).models is not None
 
 
 def test_the_packaged_catalogue_has_the_models_the_default_settings_name() -> None:

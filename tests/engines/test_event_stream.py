@@ -72,3 +72,23 @@ def test_keep_alive_comments_may_go_on() -> None:
     for _ in range(LONGEST_EVENT_BYTES // 1024 + 2):
         assert parser.feed(b":" + b" " * 1022 + b"\n") == []
     assert parser.feed(b"data: a\n\n") == ["a"]
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"))),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.integers(1, 20),
+)
+def test_what_is_sent_as_events_comes_back(texts: list[str], line_end: str, step: int) -> None:
+    stream = "".join(f"data: {text}{line_end}{line_end}" for text in texts).encode()
+    chunks = [stream[at : at + step] for at in range(0, len(stream), step)]
+    assert parse(*chunks) == texts
+
+
+@given(
+    st.binary()
+    | st.lists(st.sampled_from([b"data", b":", b" ", b"\r", b"\n", b"x"])).map(b"".join),
+    st.integers(1, 8),
+)
+def test_any_bytes_are_the_same_events_however_they_are_cut(stream: bytes, step: int) -> None:
+    assert parse(*(stream[at : at + step] for at in range(0, len(stream), step))) == parse(stream)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import wave
 
@@ -9,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi_trio.engines.tts.wav_stream import HEADER_BYTES, WavError, WavStream
+from xiaozhi_trio.engines.tts.wav_stream import (
+    HEADER_BYTES,
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    WavError,
+    WavStream,
+)
 
 SAMPLES = np.arange(-50, 50, dtype="<i2")
 
@@ -109,3 +116,36 @@ def test_metadata_without_end_is_refused() -> None:
     data = wav(*[chunk(b"junk", b"\0" * 1000)] * (HEADER_BYTES // 1000 + 1))
     with pytest.raises(WavError, match=str(HEADER_BYTES)):
         read(data, 1000)
+
+
+@given(
+    st.lists(st.integers(-32_768, 32_767)),
+    st.integers(LOWEST_RATE, HIGHEST_RATE),
+    st.none() | st.just(0xFFFFFFFF),
+    st.integers(1, 50),
+)
+def test_any_samples_come_back(samples: list[int], rate: int, size: int | None, step: int) -> None:
+    pcm = np.array(samples, "<i2").tobytes()
+    assert read(wav(form(rate=rate), chunk(b"data", pcm, size)), step) == (pcm, rate)
+
+
+WHOLE = wav(form(channels=2), chunk(b"LIST", b"odd"), chunk(b"data", SAMPLES.tobytes(), 0))
+
+
+@given(
+    st.binary() | st.binary(max_size=30).map(lambda tail: WHOLE[:20] + tail),
+    st.integers(0, len(WHOLE)),
+    st.binary(max_size=4),
+    st.integers(1, 50),
+)
+def test_any_bytes_are_taken_or_refused_however_they_are_cut(
+    other: bytes, at: int, patch: bytes, step: int
+) -> None:
+    for data in (other, WHOLE[:at] + patch + WHOLE[at + len(patch) :]):
+        try:
+            whole = read(data)
+        except WavError as error:
+            with pytest.raises(WavError, match=re.escape(str(error))):
+                read(data, step)
+        else:
+            assert read(data, step) == whole

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xiaozhi_trio.config.settings import AuthenticationSettings
 from xiaozhi_trio.http.ota import BODY_BYTES, OtaEndpoint, reported_version
@@ -53,6 +56,31 @@ def test_a_version_is_integers_that_fit_or_none(version: object, expected: str) 
 )
 def test_a_body_without_a_version_is_none(body: bytes) -> None:
     assert reported_version(body) == "0.0.0"
+
+
+firmware_versions = st.lists(st.integers(0, 10**9 - 1), min_size=1, max_size=8).map(
+    lambda parts: ".".join(map(str, parts))
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(firmware_versions)
+def test_a_version_of_integers_comes_back_as_it_is(version: str) -> None:
+    assert reported_version(orjson.dumps({"application": {"version": version}})) == version
+
+
+@given(
+    st.binary()
+    | json_values.map(orjson.dumps)
+    | json_values.map(lambda value: orjson.dumps({"application": value}))
+    | json_values.map(lambda value: orjson.dumps({"application": {"version": value}}))
+)
+def test_any_body_gives_a_version_that_clients_can_parse(body: bytes) -> None:
+    assert re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,7}", reported_version(body))
 
 
 async def test_a_token_is_for_the_normalised_device(
