@@ -155,7 +155,11 @@ async def test_errors_beside_a_cancellation_do_not_escape(
     [
         (b"\x82\x80\0\0\0\0" * 201, 1008, "too_many_messages: at most 20 a second"),
         (b"\x89\x80\0\0\0\0" * 201, 1008, "too_many_messages: at most 20 a second"),
-        (b"\x82\xff" + (2**62).to_bytes(8) + bytes(4), 1009, "message_too_large: at most 262144 bytes"),
+        (
+            b"\x82\xff" + (2**62).to_bytes(8) + bytes(4),
+            1009,
+            "message_too_large: at most 262144 bytes",
+        ),
         (
             (b"\x82\xfe\xff\xff" + bytes(65_539)) * 5,
             1008,
