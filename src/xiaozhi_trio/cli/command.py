@@ -8,6 +8,7 @@ from xiaozhi_trio.cli.bench import bench
 from xiaozhi_trio.cli.check import check
 from xiaozhi_trio.cli.models import models
 from xiaozhi_trio.cli.options import common_options
+from xiaozhi_trio.cli.probe import probe
 from xiaozhi_trio.cli.serve import serve
 from xiaozhi_trio.cli.token import token
 
@@ -18,5 +19,5 @@ def program() -> None:
     """The voice server behind xiaozhi devices. `xiaozhi-trio serve` starts it as it is."""
 
 
-for command in (serve, check, token, models, bench):
+for command in (serve, check, token, models, probe, bench):
     program.add_command(command)
