@@ -511,3 +511,15 @@ class TestTheFile:
         (tmp_path / "file").touch()
         problem = self.one_problem(tmp_path / "file" / "c.toml")
         assert problem.message == "the file cannot be read: Not a directory"
+
+
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    text = '[server]\ntrusted_proxies = ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]\n'
+    assert len(parse(text).server.trusted_proxies) == 4
+
+
+@pytest.mark.parametrize("network", ["", "proxy.example.com", "10.0.0.1/8", "10.0.0.0/33"])
+def test_trusted_proxies_that_are_none(network: str) -> None:
+    (problem,) = problems_of(f'[server]\ntrusted_proxies = ["127.0.0.1", "{network}"]\n')
+    assert f'came "{network}"' in problem
+    assert "10.0.0.0/8" in problem

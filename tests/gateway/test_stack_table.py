@@ -1,4 +1,7 @@
-"""What WebSocket servers on Trio die of, row by row, over real sockets against ours.
+"""What hurts other servers, row by row, over real sockets against ours.
+
+First what WebSocket servers on Trio die of, then the messages that cost the reference
+server a connection, and bugs of its doorway.
 
 Every row sends one peer's input, looks at what that peer sees, and then asks three
 things: that the next client is served, that nothing was an error of ours, and that
@@ -183,17 +186,13 @@ class Stage:
             stream.rest = rest
             yield stream
 
-    async def closing_of(
-        self, behaviour: str, *pieces: bytes, before: bytes = b""
-    ) -> tuple[int, str]:
+    async def closing_of(self, behaviour: str, *pieces: bytes) -> tuple[int, str]:
         """How the server closes after these frames: by a close frame, and then the connection."""
         async with self.session(behaviour) as stream:
             for piece in pieces:
                 await stream.send_all(piece)
-            received = await everything(stream, stream.rest)
-        assert received.startswith(before)
-        frame = received[len(before) :]
-        assert frame[:1] == b"\x88", received
+            frame = await everything(stream, stream.rest)
+        assert frame[:1] == b"\x88", frame
         assert len(frame) == 2 + frame[1]
         return int.from_bytes(frame[2:4]), frame[4:].decode()
 
@@ -716,9 +715,8 @@ async def client_ignores_the_close(stage: Stage) -> None:
 @row("server ping, client silent")
 async def client_is_silent(stage: Stage) -> None:
     """The server sends no pings; a device that never says anything is closed by its hello."""
-    code, reason = await stage.closing_of("real")
-    assert code == 1008
-    assert reason.startswith("hello_timeout")
+    told = "hello_timeout: no hello within 0.5 s (limits.hello_seconds)"
+    assert await stage.closing_of("real") == (1008, told)
 
 
 @row("frame in the handshake packet")
@@ -742,6 +740,78 @@ turned_away("RDP", bytes.fromhex("030000130ee000000000000100080003000000"), "rdp
 turned_away("SMB", b"\x00\x00\x00\x54\xffSMBr" + bytes(76), "smb_scanner")
 turned_away("SSH", b"SSH-2.0-OpenSSH_9.6\r\n", "ssh_client")
 turned_away("MQTT", b"\x10\x1a\x00\x04MQTT\x04\x02\x00<" + bytes(14), "mqtt_client")
+
+
+# What hurts the reference server's own connection: the messages it dies of, and plain bugs
+
+
+@asynccontextmanager
+async def a_device(stage: Stage) -> AsyncIterator[SimulatedDevice]:
+    """A device with a real session, that has not said hello yet."""
+    url = f"ws://{stage.address[0]}:{stage.address[1]}{PATH}"
+    async with dial(url, device_id="real") as link, trio.open_nursery() as nursery:
+        device = SimulatedDevice(link)
+        nursery.start_soon(device.listen_to_server)
+        with trio.fail_after(8):
+            yield device
+        nursery.cancel_scope.cancel()
+
+
+def ignored(name: str, message: str | bytes) -> None:
+    """A row that is no message: before the hello and after it, the session goes on without it."""
+
+    async def check(stage: Stage) -> None:
+        async with a_device(stage) as device:
+            await device.send_raw(message)
+            await device.hello()
+            await device.send_raw(message)
+            await device.detect("still there?")
+            await device.wait_for("audio", count=3)
+            assert device.kinds[:3] == ["hello", "stt", "tts start"]
+
+    row(name)(check)
+
+
+ignored("listen without a state", '{"type":"listen"}')
+ignored("listen with a text that is none", '{"type":"listen","state":"detect","text":1}')
+ignored("mcp before hello and without features.mcp", '{"type":"mcp","payload":{}}')
+ignored("type that is a list", '{"type":[]}')
+ignored("server with content that is no object", '{"type":"server","content":"x"}')
+ignored("JSON that is no object", "[]")
+ignored("JSON that is broken", '{"type":"listen","state":"detect","text":"say "hi""}')
+ignored("JSON that is nested too deep", '{"type":"mcp","payload":' + "[" * 20_000 + "]" * 20_000)
+ignored("audio of one byte", b"\x00")
+
+
+@row("hello with audio_params that are none")
+async def malformed_hello(stage: Stage) -> None:
+    """Told and closed: a client that waits for the answer to its hello must not wait in vain."""
+    async with stage.session("real") as stream:
+        await stream.send_all(text(b'{"type":"hello","audio_params":"x"}'))
+        received = await everything(stream, stream.rest)
+    assert b'"type":"alert"' in received
+    assert received.endswith(b"\x88\x11" + (1008).to_bytes(2) + b"hello_malformed")
+
+
+served("Connection of Firefox and of proxies", upgrade().replace(b": Upgrade", b": x, Upgrade"))
+served("header sent twice", upgrade("device-id: other", "Connection: keep-alive"))
+
+
+@row("late answer of the device's MCP server")
+async def late_mcp_answer(stage: Stage) -> None:
+    """It means nothing: ids are never used twice, so that no tools are asked for again."""
+    initialized = {"protocolVersion": "2024-11-05", "capabilities": {}, "serverInfo": {}}
+    results = {1: initialized, 2: {"tools": []}}
+    async with a_device(stage) as device:
+        await device.hello(features={"mcp": True})
+        for request, sent in ((1, 1), (2, 3), (1, 3), (2, 3)):
+            await device.wait_for("mcp", count=sent)
+            reply = {"jsonrpc": "2.0", "id": request, "result": results[request]}
+            await device.send_json(type="mcp", payload=reply)
+        await device.detect("still there?")
+        await device.wait_for("audio", count=3)
+        methods = [event.body["payload"]["method"] for event in device.of_kind("mcp")]
+        assert methods == ["initialize", "notifications/initialized", "tools/list"]
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 
 IDLE: Final = Closing(NORMAL, "idle")
-HELLO_TIMEOUT: Final = Closing(POLICY_VIOLATION, "hello_timeout")
 PEER_STALLED: Final = Closing(POLICY_VIOLATION, "peer_stalled")
 
 MAX_COMPLAINTS: Final = 16
@@ -100,7 +99,8 @@ class Session:
         Nothing that a peer sends raises here. When it returns, `tts stop` has been
         posted for every `tts start`.
         """
-        self._scope.deadline = trio.current_time() + self._services.settings.limits.hello_seconds
+        hello_seconds = self._services.settings.limits.hello_seconds
+        self._scope.deadline = trio.current_time() + hello_seconds
         with self._scope:
             async with trio.open_nursery() as nursery:
                 try:
@@ -108,7 +108,9 @@ class Session:
                         await self._take_next(receive, nursery)
                 except trio.EndOfChannel:
                     self.end(PEER_GONE)
-        return self._closing or (HELLO_TIMEOUT if self._conversation is None else IDLE)
+        if self._closing is not None:
+            return self._closing
+        return _hello_timeout(hello_seconds) if self._conversation is None else IDLE
 
     async def _take_next(self, receive: Receive, nursery: trio.Nursery) -> None:
         gap = float("inf") if self._conversation is None else self._conversation.gap_deadline
@@ -224,3 +226,12 @@ class Session:
             self.outbox.post(McpToDevice(dict(payload)))
 
         return DeviceMcp(send, vision_url=url, vision_token=token)
+
+
+def _hello_timeout(seconds: float) -> Closing:
+    return Closing(
+        POLICY_VIOLATION,
+        "hello_timeout",
+        f"no hello within {seconds:g} s (limits.hello_seconds)",
+        "let the client say hello as soon as it is connected",
+    )
