@@ -15,6 +15,7 @@ from loguru import logger
 
 from xiaozhi_trio import __version__
 from xiaozhi_trio.audio import libopus
+from xiaozhi_trio.collector import calm_collector
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.model_store import ModelStore, default_model_directory
@@ -243,6 +244,7 @@ async def serve(
     Raises `StartError`.
     """
     server = await Server.build(settings)
+    calm_collector()
     failure: StartError | None = None
     with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:

@@ -20,6 +20,7 @@ from xiaozhi_trio.bench.line_process import answer_requests
 from xiaozhi_trio.bench.schedule import deviations_ms, silence_ms
 from xiaozhi_trio.bench.turns import (
     LISTEN_MANUAL,
+    TYPED,
     TooShort,
     TurnTimes,
     ask_aloud,
@@ -38,6 +39,7 @@ _REQUESTS: Final = (
     "connect",
     "rest",
     "babble",
+    "recite",
     "turns",
     "aborts",
     "flood",
@@ -189,6 +191,25 @@ class Load:
             for number, device in enumerate(self._devices):
                 pause = UPLINK_FRAME_MS / 1000 * number / len(self._devices)
                 nursery.start_soon(one, device, pause)
+        return self._report(tally)
+
+    async def recite(self, *, seconds: float) -> Mapping[str, Any]:
+        """Every device asks by text and listens, again and again."""
+        tally = Tally()
+
+        async def one(device: LightDevice) -> None:
+            try:
+                with trio.move_on_after(seconds):
+                    while True:
+                        await device.send(TYPED)
+                        while (message := await device.receive()).kind != "tts stop":
+                            tally.count("frames", message.body is None)
+            except _BROKEN as error:
+                tally.problem(error)
+
+        async with trio.open_nursery() as nursery:
+            for device in self._devices:
+                nursery.start_soon(one, device)
         return self._report(tally)
 
     async def turns(

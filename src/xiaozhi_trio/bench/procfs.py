@@ -23,6 +23,8 @@ class Cost:
 
     cpu_seconds: float
     """User and system time since it began, of all its threads."""
+    waited_seconds: float
+    """How long its main thread was ready to run and got no core: the machine's doing, not its."""
     private_bytes: int
     """Memory that is its own and no other process's."""
     threads: int
@@ -34,12 +36,13 @@ def cost_of(pid: int) -> Cost:
     try:
         # The name, in brackets, may hold anything; what counts comes behind it.
         numbers = (folder / "stat").read_text().rpartition(")")[2].split()
+        delay = int((folder / "schedstat").read_text().split()[1])
         memory = (folder / "smaps_rollup").read_text().splitlines()
     except OSError as error:
         raise NoSuchProcess(f"process {pid} cannot be read ({error})") from error
     user, system, threads = int(numbers[11]), int(numbers[12]), int(numbers[17])
     private = sum(int(line.split()[1]) for line in memory if line.startswith("Private_"))
-    return Cost((user + system) / _TICKS, private * 1024, threads)
+    return Cost((user + system) / _TICKS, delay / 1e9, private * 1024, threads)
 
 
 def listener_of(port: int) -> int | None:

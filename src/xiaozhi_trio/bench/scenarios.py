@@ -25,6 +25,7 @@ _BURST_SECONDS: Final = 1.0
 _SPREAD_SECONDS: Final = 8.0
 _HOSTILE_CLIENTS: Final = 10
 _HOSTILE_MESSAGES: Final = 5000
+_FRAMES_SECONDS: Final = 6.0
 _ABORTS: Final = 4
 _ABORT_SECONDS: Final = 1.0
 
@@ -138,7 +139,24 @@ async def _speak(stage: Stage, within_seconds: float) -> list[Figure]:
     ]
     if before and after:
         figures.append(_cores(before, after, seconds))
+        waited = 100 * (after.waited_seconds - before.waited_seconds) / seconds
+        figures.append(_single("server kept from its core", "%", waited))
     return [*figures, *_trouble(measured)]
+
+
+async def _frames(stage: Stage) -> list[Figure]:
+    await _gather(stage, stage.devices)
+    figures = []
+    for request, name in (("babble", "in"), ("recite", "out")):
+        before, began = stage.target.cost(), monotonic()
+        measured = await stage.fleet.ask(request, seconds=_FRAMES_SECONDS)
+        after, seconds = stage.target.cost(), monotonic() - began
+        if before and after and measured.count("frames"):
+            cpu = (after.cpu_seconds - before.cpu_seconds) / measured.count("frames")
+            figures.append(_single(f"server CPU a frame {name}", "us", cpu * 1e6))
+            figures.append(_single(f"frames {name}", "/s", measured.count("frames") / seconds))
+        figures += _trouble(measured)[:1]
+    return figures
 
 
 async def _abort(stage: Stage) -> list[Figure]:
@@ -218,6 +236,12 @@ SCENARIOS: Final = {
             what="a spoken turn of every device, begun over eight seconds",
             devices=50,
             play=_turns(_SPREAD_SECONDS),
+        ),
+        Scenario(
+            name="frames",
+            what="speech only one way: first to the server, then from it",
+            devices=50,
+            play=_frames,
         ),
         Scenario(
             name="abort", what="replies aborted in mid-speech, four each", devices=25, play=_abort

@@ -16,8 +16,8 @@ class Script:
     """Milliseconds, but for `sentences`."""
 
     recognition_ms: int = 200
-    first_token_ms: int = 200
-    token_ms: int = 20
+    first_token_ms: int = 400
+    token_ms: int = 0
     synthesis_ms: int = 100
     """Before the first audio of each sentence."""
     chunk_ms: int = 0

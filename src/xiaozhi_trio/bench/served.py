@@ -17,6 +17,7 @@ from xiaozhi_trio.audio.opus import OpusDecoder
 from xiaozhi_trio.bench.line_process import answer_requests
 from xiaozhi_trio.bench.script import Script
 from xiaozhi_trio.bench.voice import question, voice
+from xiaozhi_trio.collector import calm_collector
 from xiaozhi_trio.config.settings import (
     LimitSettings,
     ListeningSettings,
@@ -111,6 +112,7 @@ class Served:
         voice(scripted.sentence_ms, settings.audio.sample_rate)
         ends_with = await packets_to_the_end(settings.listening, vad)
         server = await Server.build(settings, _engines(scripted, vad))
+        calm_collector()
         addresses = await self._nursery.start(server.run)
         path = settings.server.websocket_path
         return {

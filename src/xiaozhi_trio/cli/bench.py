@@ -12,7 +12,7 @@ from xiaozhi_trio.cli.failures import CommandFailed, run
 if TYPE_CHECKING:
     from xiaozhi_trio.bench.run import Result
 
-_SCENARIOS: Final = ("connect", "idle", "burst", "spread", "abort", "hostile")
+_SCENARIOS: Final = ("connect", "idle", "burst", "spread", "frames", "abort", "hostile")
 
 
 @click.command(short_help="Measure the server with simulated devices.")
