@@ -14,6 +14,7 @@ import click
 import pytest
 import tomli
 
+from xiaozhi_trio.cli import handshake_probe
 from xiaozhi_trio.cli.command import program
 from xiaozhi_trio.config.loader import parse_settings
 from xiaozhi_trio.config.settings import Settings
@@ -156,9 +157,38 @@ def reasons() -> dict[str, set[str]]:
     return found
 
 
-def test_every_reason_is_documented() -> None:
-    documented = set(INLINE.findall(prose(TOP / "docs" / "protocol.md")))
+@pytest.mark.parametrize("page", ["protocol.md", "troubleshooting.md", "troubleshooting.zh-CN.md"])
+def test_every_reason_is_documented(page: str) -> None:
+    documented = set(INLINE.findall(prose(TOP / "docs" / page)))
     found = reasons()
     assert found.keys() == REASON_AT.keys()
     for name, words in found.items():
         assert words <= documented, (name, words - documented)
+
+
+@pytest.mark.parametrize(
+    ("page", "language"), [("troubleshooting.md", "en"), ("troubleshooting.zh-CN.md", "zh")]
+)
+def test_every_reason_of_the_probe_is_documented(page: str, language: str) -> None:
+    text = (TOP / "docs" / page).read_text("utf-8")
+    rows = re.findall(r"^\| `\w+` \| .* \| .* \| .* \|$", text, re.MULTILINE)
+    assert rows
+    assert set(rows) == {
+        f"| `{rule.reason}` | {rule.symptom.of(language)} | {rule.cause.of(language)} "
+        f"| {rule.fix.of(language)} |"
+        for rule in handshake_probe.RULES.values()
+    }
+
+
+def test_both_troubleshooting_pages_name_the_same_things() -> None:
+    english, chinese = (
+        (TOP / "docs" / name).read_text("utf-8")
+        for name in ("troubleshooting.md", "troubleshooting.zh-CN.md")
+    )
+    assert FENCED.findall(english) == FENCED.findall(chinese)
+    first_cells = r"^\| (`.*?`)(?: and others| 及其他| \|)"
+    named = [
+        [set(INLINE.findall(cell)) for cell in re.findall(first_cells, text, re.MULTILINE)]
+        for text in (english, chinese)
+    ]
+    assert named[0] == named[1]

@@ -160,6 +160,22 @@ async def test_a_bad_doorkeeper_is_named(probe, autojump_clock, server, reason) 
 
 
 @pytest.mark.parametrize(
+    "server", [AskingServer, broken.ClosesWithoutReason, broken.ToldAfterUpgrade]
+)
+async def test_a_wrong_token_of_ones_own_is_named(probe, autojump_clock, server) -> None:
+    report = await probe(server(), token="of-yesterday")
+    found = report.findings()
+    kept_out = {
+        AskingServer: "token_refused",
+        broken.ToldAfterUpgrade: "token_refused",
+        broken.ClosesWithoutReason: "closed_before_hello",
+    }
+    assert [row.step for row in found[kept_out[server]]] == [
+        client.key for client in handshake_probe.CLIENTS
+    ]
+
+
+@pytest.mark.parametrize(
     ("server", "step", "reason"),
     [
         (broken.FramingOneOnly, "text-v2", "framing_ignored"),

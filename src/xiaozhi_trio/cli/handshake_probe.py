@@ -38,7 +38,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from http import HTTPStatus
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeGuard, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import h11
@@ -150,6 +150,11 @@ class Address:
     def __str__(self) -> str:
         # The query may hold a token.
         return f"{self.scheme}://{self.authority}{self.path}"
+
+
+def is_sendable(value: str) -> bool:
+    """Whether a header can have this value."""
+    return value.isascii() and value.isprintable()
 
 
 def is_loopback(host: str) -> bool:
@@ -929,16 +934,22 @@ class Visit:
             not self.let_in and _ABOUT_TOKEN.search(said) is not None
         )
 
-    def audio(self, name: str) -> Any:
-        """A member of the hello's `audio_params`; None where it is missing."""
+    def audio(self, name: str) -> float | None:
+        """A number of the hello's `audio_params`; None where it is missing or no number."""
         parameters = (self.hello or {}).get("audio_params")
-        return parameters.get(name) if isinstance(parameters, dict) else None
+        value = parameters.get(name) if isinstance(parameters, dict) else None
+        return value if is_number(value) else None
 
     @property
     def expected_accept(self) -> str:
         """What `Sec-WebSocket-Accept` has to be (RFC 6455, 4.2.2)."""
         text = f"{self.key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()
         return base64.b64encode(hashlib.sha1(text, usedforsecurity=False).digest()).decode()
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a number; `true` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def parse_message(message: str) -> dict[str, Any]:
@@ -1014,9 +1025,8 @@ class Visitor:
 async def take_turn(channel: Channel, visit: Visit, seconds: float) -> Turn:
     """Ask something and hear the answer out, or enough of it."""
     client = visit.client
-    announced = visit.audio("frame_duration")
-    duration = float(announced) if isinstance(announced, int | float) and announced > 0 else 60.0
-    turn = Turn(client, duration, trio.current_time())
+    announced = visit.audio("frame_duration") or 0.0
+    turn = Turn(client, announced if announced > 0 else 60.0, trio.current_time())
     enough = _ENOUGH_PACKETS.get(client.key, 8)
     session = {"session_id": (visit.hello or {}).get("session_id", "")}
     try:
@@ -1179,6 +1189,12 @@ class OtaVisit:
         """The WebSocket address handed out, as it is; empty where there is none."""
         url = self.section("websocket").get("url")
         return url if isinstance(url, str) else ""
+
+    @property
+    def token(self) -> str:
+        """The token handed out; empty where there is none."""
+        token = self.section("websocket").get("token")
+        return token if isinstance(token, str) else ""
 
     @property
     def authority(self) -> str:
@@ -2101,10 +2117,6 @@ def _names_no_reachable_host(visit: OtaVisit, survey: Survey) -> bool:
     return is_unspecified(host) or (is_loopback(host) and host != survey.address.host)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 OTA_DOCUMENT_RULES: Final[tuple[Rule[OtaVisit], ...]] = (
     rule(
         "ota_chunked",
@@ -2176,9 +2188,20 @@ OTA_DOCUMENT_RULES: Final[tuple[Rule[OtaVisit], ...]] = (
         -> 让 OTA 发送 `"token": ""`""",
     ),
     rule(
+        "ota_token_unsendable",
+        FAULT,
+        lambda v, _: not is_sendable(v.token),
+        """`websocket.token` has characters that no header can have
+        -> a line break or a letter beyond ASCII ends the handshake of every client
+        -> let OTA send printable ASCII""",
+        """`websocket.token` 含有请求头不允许的字符
+        -> 换行或非 ASCII 字符会使所有客户端握手失败
+        -> 让 OTA 只发送可打印的 ASCII 字符""",
+    ),
+    rule(
         "ota_version_missing",
         WARNING,
-        lambda v, _: bool(v.url) and v.section("websocket").get("version") not in {1, 2, 3},
+        lambda v, _: bool(v.url) and v.section("websocket").get("version") not in (1, 2, 3),
         """OTA's answer lacks `websocket.version`
         -> a device that another server had set to framing 2 or 3 keeps it
         -> let OTA send `"version": 1`""",
@@ -2269,9 +2292,9 @@ OTA_DOCUMENT_RULES: Final[tuple[Rule[OtaVisit], ...]] = (
         lambda v, _: (
             "server_time" in v.document
             and not (
-                _is_number(v.section("server_time").get("timestamp"))
+                is_number(v.section("server_time").get("timestamp"))
                 and v.section("server_time")["timestamp"] > 10**12
-                and _is_number(v.section("server_time").get("timezone_offset", 0))
+                and is_number(v.section("server_time").get("timezone_offset", 0))
             )
         ),
         """`server_time` is not milliseconds and minutes
@@ -2588,12 +2611,12 @@ def describe_answer(answer: Answer, token: str = "") -> Text:
 
 def describe_ota(visit: OtaVisit) -> Text:
     """The part of an OTA answer that matters, or what came in place of it."""
-    token = visit.section("websocket").get("token")
     if not visit.url:
-        return describe_answer(visit.answer, token if isinstance(token, str) else "")
+        return describe_answer(visit.answer, visit.token)
     version = visit.section("websocket").get("version")
-    said = f"HTTP {visit.answer.status}: {shown(visit.url)}, version {shown(str(version))}"
-    if isinstance(token, str) and token:
+    address = shown(visit.url, visit.token)
+    said = f"HTTP {visit.answer.status}: {address}, version {shown(str(version))}"
+    if visit.token:
         return Text(f"{said}, a token", f"{said}，有令牌")
     return Text(f"{said}, no token", f"{said}，无令牌")
 
@@ -2611,7 +2634,7 @@ def describe_visit(visit: Visit, token: str = "") -> Text:
     if visit.turn is not None:
         return _describe_turn(visit.turn, token)
     rate, duration = visit.audio("sample_rate"), visit.audio("frame_duration")
-    if not isinstance(rate, int | float) or not isinstance(duration, int | float):
+    if rate is None or duration is None:
         return Text("101, hello", "101，hello")
     return Text(f"101, hello: {rate} Hz, {duration} ms", f"101，hello：{rate} Hz，{duration} 毫秒")
 
@@ -2830,10 +2853,6 @@ class Surveyor:
         except Unreachable as error:
             return OtaVisit(client, Answer(Kind.UNREACHABLE, detail=str(error)))
 
-    def _token_in(self, visit: OtaVisit) -> str:
-        token = visit.section("websocket").get("token")
-        return token if isinstance(token, str) else ""
-
     async def _follow(self, visit: OtaVisit) -> None:
         """On to the WebSocket that OTA names, with the token that it hands out."""
         try:
@@ -2842,10 +2861,9 @@ class Surveyor:
             return
         if address.is_ota:
             return
-        token = self._token_in(visit)
-        self.survey.token_from_ota = bool(token)
-        if token and not self.papers.token:
-            self.papers = self.survey.papers = replace(self.papers, token=token)
+        self.survey.token_from_ota = bool(visit.token)
+        if is_sendable(visit.token) and not self.papers.token:
+            self.papers = self.survey.papers = replace(self.papers, token=visit.token)
         await self._survey_websocket(address)
 
     # WebSocket
@@ -2983,7 +3001,7 @@ def parse_arguments(arguments: Sequence[str] | None, program: str | None) -> arg
         parser.error(str(error))
     for name in ("token", "device_id", "client_id"):
         value = getattr(parsed, name)
-        if not (value.isascii() and value.isprintable()):
+        if not is_sendable(value):
             parser.error(f"--{name.replace('_', '-')} has characters that no header can have")
     return parsed
 
