@@ -68,7 +68,10 @@ class LineProcess:
         line = await self._answers.next()
         if line is None:
             raise ChildFailed(f"the {self._name} process ended during {request!r}")
-        answer: dict[str, Any] = orjson.loads(line)
+        try:
+            answer: dict[str, Any] = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise ChildFailed(f"the {self._name} process answered {line[:200]!r}") from error
         if "failure" in answer:
             raise ChildFailed(
                 f"the {self._name} process failed at {request!r}: {answer['failure']}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PROC: Final = Path("/proc")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -49,14 +53,21 @@ def listener_of(port: int) -> int | None:
     """The process id of whoever listens on a TCP port of this machine; None where unknown."""
     sockets = _listening_sockets(port)
     for folder in _PROC.glob("[0-9]*"):
-        try:
-            names = [str(handle.readlink()) for handle in (folder / "fd").iterdir()]
-        except OSError:
-            # It has ended, or belongs to another user.
-            continue
-        if sockets.intersection(names):
+        if not sockets.isdisjoint(_open_files(folder)):
             return int(folder.name)
     return None
+
+
+def _open_files(folder: Path) -> Iterator[str]:
+    try:
+        handles = list((folder / "fd").iterdir())
+    except OSError:
+        # It has ended, or belongs to another user.
+        return
+    for handle in handles:
+        with contextlib.suppress(OSError):
+            # Closed since it was listed.
+            yield str(handle.readlink())
 
 
 def _listening_sockets(port: int) -> set[str]:

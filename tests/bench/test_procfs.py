@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from xiaozhi_trio.bench.procfs import NoSuchProcess, cost_of, listener_of
+
+
+def test_a_process_has_costs() -> None:
+    before = cost_of(os.getpid())
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+    kept = os.urandom(8_000_000)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    after = cost_of(os.getpid())
+    done.set()
+    thread.join()
+    assert after.cpu_seconds - before.cpu_seconds >= 0.03
+    assert after.private_bytes - before.private_bytes > len(kept) // 2
+    assert after.threads == before.threads + 1
+    assert after.waited_seconds >= before.waited_seconds
+
+
+def test_a_process_that_is_not_there_is_told() -> None:
+    with pytest.raises(NoSuchProcess, match="process 999999999"):
+        cost_of(999999999)
+
+
+@pytest.mark.sockets
+def test_who_listens_is_found() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert listener_of(port) == os.getpid()
+    assert listener_of(port) is None
