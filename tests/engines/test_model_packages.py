@@ -485,7 +485,7 @@ async def test_a_tarball_is_not_read_for_ever(
         ),
         (
             b"npm error code E404\nnpm error 404 Not Found\n"
-            b"npm error A complete log of this run can be found in: /root/x\n",
+            b"npm error A complete log of this run can be found in: /home/x\n",
             "code E404; 404 Not Found",
         ),
         (b"chatter\n\xff\n", ""),
