@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def collector_as_it_was() -> Iterator[None]:
     thresholds = gc.get_threshold()
+    # Whatever ran before in this process may have calmed it already.
+    gc.set_threshold(700, 10, 10)
     yield
     gc.unfreeze()
     gc.set_threshold(*thresholds)
