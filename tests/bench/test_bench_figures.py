@@ -32,3 +32,8 @@ def test_rounds_are_told_by_the_median_of_each_number() -> None:
     rounds = [Figure.of("x", "ms", [value, value * 10]) for value in (1, 2, 90)]
     told = median_of(rounds)
     assert (told.count, told.p50, told.max) == (6, 2, 20)
+
+
+def test_a_single_value_of_several_rounds_stays_one() -> None:
+    told = median_of([Figure.of("x", "", [value]) for value in (3, 1, 2)])
+    assert (told.count, told.p50) == (1, 2)

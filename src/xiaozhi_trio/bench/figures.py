@@ -41,12 +41,16 @@ class Figure:
 
 
 def median_of(rounds: Sequence[Figure]) -> Figure:
-    """The same figure of several rounds as one: the median of each of its numbers."""
+    """The same figure of several rounds as one: the median of each of its numbers.
+
+    A distribution counts the values of all rounds; a single value stays one.
+    """
     first = rounds[0]
+    is_single = all(figure.count <= 1 for figure in rounds)
     return Figure(
         first.name,
         first.unit,
-        sum(figure.count for figure in rounds),
+        first.count if is_single else sum(figure.count for figure in rounds),
         *(
             median(getattr(figure, field) for figure in rounds)
             for field in ("p50", "p95", "p99", "max")

@@ -70,7 +70,7 @@ def _medians(rounds: Sequence[Result]) -> list[Figure]:
 
 
 def _cells(figure: Figure) -> list[str]:
-    if figure.count <= 1 or figure.p50 == figure.max == figure.p95:
+    if figure.count <= 1:
         return ["", _number(figure.p50), "", "", ""]
     numbers: list[Any] = [figure.p50, figure.p95, figure.p99, figure.max]
     return [str(figure.count), *map(_number, numbers)]
