@@ -106,7 +106,7 @@ async def line_process(
 
 
 async def answer_requests(
-    handlers: Mapping[str, Handler], *, failures: tuple[type[Exception], ...]
+    handlers: Mapping[str, Handler], *, failures: tuple[type[Exception], ...] = ()
 ) -> None:
     """The child's side: answer on stdout what is asked on stdin, until that ends.
 

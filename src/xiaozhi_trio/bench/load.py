@@ -324,7 +324,7 @@ async def main() -> None:
     handlers = {name: getattr(load, name) for name in _REQUESTS}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(load.watch_lag)
-        await answer_requests(handlers, failures=())
+        await answer_requests(handlers)
         nursery.cancel_scope.cancel()
 
 

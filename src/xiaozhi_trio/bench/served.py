@@ -25,11 +25,12 @@ from xiaozhi_trio.config.settings import (
     Settings,
     StateSettings,
 )
+from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.model_store import ModelStore, default_model_directory
 from xiaozhi_trio.engines.protocols import LISTENING_RATE
 from xiaozhi_trio.engines.registry import EngineKind, build_engine
 from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
-from xiaozhi_trio.server import Server
+from xiaozhi_trio.server import Server, StartError
 from xiaozhi_trio.session.listening import Listening
 from xiaozhi_trio.telemetry.logging import configure_logging
 from xiaozhi_trio.testing import (
@@ -126,7 +127,9 @@ async def main() -> None:
     """Serve until stdin ends."""
     with tempfile.TemporaryDirectory() as state:
         async with trio.open_nursery() as nursery:
-            await answer_requests({"start": Served(nursery, state).start}, failures=())
+            await answer_requests(
+                {"start": Served(nursery, state).start}, failures=(EngineError, StartError)
+            )
             nursery.cancel_scope.cancel()
 
 
