@@ -35,7 +35,7 @@ class Microphone:
         """`packet_ms` is what an empty packet stands for; others tell their own length."""
         self._listening = Listening(settings)
         self._detector = detector
-        self._decoder = OpusDecoder(LISTENING_RATE)
+        self._decoder: OpusDecoder | None = None
         self._silence = bytes(BYTES_PER_MS * min(max(packet_ms, 0), 120))
         self._detector_fails = False
         self._waiting_since = trio.current_time()
@@ -68,6 +68,12 @@ class Microphone:
         """See `Listening.discard`."""
         self._listening.discard()
 
+    def _decode(self, packet: bytes) -> bytes:
+        if self._decoder is None:
+            # A decoder takes 22 KB, which a device that does not speak need not have.
+            self._decoder = OpusDecoder(LISTENING_RATE)
+        return self._decoder.decode(packet)
+
     async def hear(self, packet: bytes) -> Utterance | None:
         """Take one packet; gives an utterance when this packet ends one.
 
@@ -82,7 +88,7 @@ class Microphone:
 
     async def _listen_to(self, packet: bytes) -> Utterance | None:
         try:
-            pcm = self._decoder.decode(packet) if packet else self._silence
+            pcm = self._decode(packet) if packet else self._silence
         except OpusError as error:
             logger.bind(size=len(packet), problem=str(error)).debug("opus packet dropped")
             return None
