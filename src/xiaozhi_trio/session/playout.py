@@ -36,7 +36,7 @@ class SpokenSentence:
     text: str
     """As shown on the device."""
     packets: int = 0
-    """Opus packets made of it so far."""
+    """Opus packets that the speech made of it so far fills."""
     is_whole: bool = False
     """Whether that is all of it."""
     first_packet: int = 0

@@ -28,7 +28,7 @@ from xiaozhi_trio.session.playout import Playout, SpeechItem
 from xiaozhi_trio.session.speaking import Speaking
 from xiaozhi_trio.session.stage import stage_deadline
 from xiaozhi_trio.session.thinking import think
-from xiaozhi_trio.session.voicing import Voice
+from xiaozhi_trio.session.voicing import SLICES_AHEAD, Speech, Voice
 from xiaozhi_trio.wire.emotion import Emotion, first_emotion
 from xiaozhi_trio.wire.messages import Alert, AudioParams, LlmEmotion, Stt
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 
 _SENTENCES_AHEAD: Final = 2
-_SPEECH_AHEAD_MS: Final = 10_000
-"""Speech made but not yet sent; beyond it the synthesis waits for the playout."""
+_PACKETS_AHEAD_MS: Final = 300
+"""Speech encoded but not yet sent; beyond it the encoder waits for the playout."""
 
 
 @attrs.frozen
@@ -216,15 +216,18 @@ class Turn:
                 complexity=tools.settings.audio.complexity,
             ),
             tools.run_encoding,
+            packet_ms=tools.speech.frame_duration,
             seconds=tools.settings.conversation.synthesis_seconds,
         )
         to_voice, sentences = trio.open_memory_channel[str](_SENTENCES_AHEAD)
+        to_encoder, sound = trio.open_memory_channel[Speech](SLICES_AHEAD)
         to_playout, speech = trio.open_memory_channel[SpeechItem](
-            _SPEECH_AHEAD_MS // tools.speech.frame_duration
+            max(_PACKETS_AHEAD_MS // tools.speech.frame_duration, 1)
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._noting, "llm", partial(words, to_voice))
-            nursery.start_soon(self._noting, "tts", partial(voice.speak, sentences, to_playout))
+            nursery.start_soon(self._noting, "tts", partial(voice.speak, sentences, to_encoder))
+            nursery.start_soon(voice.encode, sound, to_playout)
             await playout.play(speech)
 
     async def _noting(self, stage: str, work: Callable[[], Awaitable[None]]) -> None:

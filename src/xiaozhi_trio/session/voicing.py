@@ -1,12 +1,19 @@
-"""From sentences to Opus packets, the next sentence made while one plays."""
+"""From sentences to Opus packets, the next sentence made while one plays.
+
+Speech is synthesised as far ahead as there is room, for synthesis may be slow, but is
+encoded only shortly before it is due: encoded at once, the replies of fifty devices
+that speak up in one second would take the processor from the first words of each other.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import math
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from loguru import logger
 
 from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.engines.protocols import PcmChunk
 from xiaozhi_trio.session.playout import SpeechItem, SpokenSentence
 from xiaozhi_trio.session.spoken_text import display_text, spoken_text
 from xiaozhi_trio.session.stage import stage_deadline
@@ -19,14 +26,20 @@ if TYPE_CHECKING:
     from xiaozhi_trio.engines.slots import EngineSlot
     from xiaozhi_trio.session.encoding import EncodingRunner
 
-_SLICE_SECONDS: Final = 1
-"""Speech encoded in one go; a cancelled turn waits for that much encoding (some ms) at most."""
+_SLICE_MS: Final = 240
+"""Speech encoded in one go; a cancelled turn waits for that much encoding (1.5 ms) at most."""
+SLICES_AHEAD: Final = 40
+"""Speech synthesised but not yet encoded; beyond it the synthesis waits for the playout."""
 _MAX_FAILURES: Final = 2
 """One sentence may be unpronounceable; two in a row mean that the engine is down."""
 
 
+Speech: TypeAlias = SpokenSentence | PcmChunk | None
+"""A sentence, followed by its sound in slices, and None at its end."""
+
+
 class Voice:
-    """One turn's synthesizer and encoder."""
+    """One turn's synthesizer and encoder, each for a task of its own."""
 
     def __init__(
         self,
@@ -34,20 +47,22 @@ class Voice:
         encoder: SpeechEncoder,
         run_encoding: EncodingRunner,
         *,
+        packet_ms: int,
         seconds: float,
     ) -> None:
         """`seconds` is the longest wait for each piece of speech."""
         self._slot = slot
         self._encoder = encoder
         self._run_encoding = run_encoding
+        self._packet_ms = packet_ms
         self._seconds = seconds
 
     async def speak(
         self,
         sentences: trio.MemoryReceiveChannel[str],
-        speech: trio.MemorySendChannel[SpeechItem],
+        speech: trio.MemorySendChannel[Speech],
     ) -> None:
-        """Send each sentence and its packets, then close both channels.
+        """Send each sentence and its sound, then close both channels.
 
         A sentence that fails is left out. Raises `EngineError` where two in a row do, or
         where nothing at all could be spoken.
@@ -68,7 +83,6 @@ class Voice:
                     )
                     if len(failures) == _MAX_FAILURES:
                         raise
-                    await self._run_encoding(self._encoder.flush)
                 else:
                     failures.clear()
                     spoken += 1
@@ -76,35 +90,52 @@ class Voice:
             raise failures[-1]
 
     async def _speak_one(
-        self,
-        sentence: SpokenSentence,
-        words: str,
-        speech: trio.MemorySendChannel[SpeechItem],
+        self, sentence: SpokenSentence, words: str, speech: trio.MemorySendChannel[Speech]
     ) -> None:
         await speech.send(sentence)
+        milliseconds = 0.0
         with stage_deadline("tts", self._seconds) as deadline:
             synthesizer = await self._slot.ready()
             async with synthesizer.synthesize(words) as chunks:
                 async for chunk in chunks:
                     deadline.pause()
-                    size = chunk.sample_rate * 2 * _SLICE_SECONDS
+                    milliseconds += len(chunk.pcm) / 2 * 1000 / chunk.sample_rate
+                    sentence.packets = math.ceil(milliseconds / self._packet_ms)
+                    size = chunk.sample_rate * _SLICE_MS // 1000 * 2
                     for start in range(0, len(chunk.pcm), size):
-                        packets = await self._run_encoding(
-                            self._encoder.encode, chunk.pcm[start : start + size], chunk.sample_rate
+                        await speech.send(
+                            PcmChunk(chunk.pcm[start : start + size], chunk.sample_rate)
                         )
-                        await self._send(packets, sentence, speech)
                     deadline.renew()
                 deadline.pause()
-        last = await self._run_encoding(self._encoder.flush)
         sentence.is_whole = True
-        await self._send(last, sentence, speech)
+        await speech.send(None)
 
-    async def _send(
+    async def encode(
         self,
-        packets: list[bytes],
-        sentence: SpokenSentence,
-        speech: trio.MemorySendChannel[SpeechItem],
+        speech: trio.MemoryReceiveChannel[Speech],
+        packets: trio.MemorySendChannel[SpeechItem],
     ) -> None:
-        sentence.packets += len(packets)
-        for packet in packets:
-            await speech.send(packet)
+        """Send each sentence and its packets, then close both channels."""
+        sentence: SpokenSentence | None = None
+        made = 0
+        async with speech, packets:
+            async for piece in speech:
+                if isinstance(piece, SpokenSentence):
+                    if sentence is not None:
+                        # It failed half way; what is left of it is not of the next.
+                        await self._run_encoding(self._encoder.flush)
+                    sentence, made = piece, 0
+                    await packets.send(sentence)
+                    continue
+                if piece is not None:
+                    new = await self._run_encoding(
+                        self._encoder.encode, piece.pcm, piece.sample_rate
+                    )
+                else:
+                    new = await self._run_encoding(self._encoder.flush)
+                made += len(new)
+                if piece is None and sentence is not None:
+                    sentence.packets, sentence = made, None
+                for packet in new:
+                    await packets.send(packet)
