@@ -438,7 +438,9 @@ async def test_another_process_is_waited_for(
         await trio.to_thread.run_sync(lock_holder.wait)
         mock_clock.rate = 1000.0
 
-    assert [message for message, _ in log[1:]] == ["fetching model", "model fetched"]
+    # The clock may race past the moments at which progress is told again.
+    told = list(dict.fromkeys(message for message, _ in log[1:]))
+    assert told == ["fetching model", "model fetched"]
     assert bench.hub.asked == ["big.bin", "small.bin"]
 
 
