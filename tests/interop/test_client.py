@@ -39,7 +39,10 @@ def test_a_push_to_talk_turn_is_answered_in_audio_that_the_client_can_decode(
     kinds = [
         " ".join(filter(None, (body["type"], body.get("state")))) for body in visit["messages"]
     ]
-    assert kinds == ["hello", "stt", "tts start", "llm", "tts sentence_start", "tts stop"]
+    # It says `listen stop` once more as it closes, and may still see the answer to that.
+    turn, after = kinds[:6], kinds[6:]
+    assert turn == ["hello", "stt", "tts start", "llm", "tts sentence_start", "tts stop"]
+    assert after in ([], ["tts stop"])
     _, stt, _, _, sentence, _ = visit["messages"]
     assert stt["text"] == "今天星期几"
     assert sentence["text"] == "今天是星期天。"
