@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Mapping
 from time import monotonic
@@ -80,16 +81,14 @@ class LightDevice:
     @classmethod
     async def dial(cls, address: SplitResult, device_id: str) -> LightDevice:
         """Connect and upgrade. Raises `OSError` and `UnexpectedAnswer`."""
-        connected = trio.socket.socket()
-        try:
+        with contextlib.ExitStack() as on_failure:
+            connected = on_failure.enter_context(trio.socket.socket())
             await connected.connect((address.hostname, address.port or 80))
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             device = cls(connected)
             await device.send(upgrade_request(address, device_id))
             await device._read_head()
-        except BaseException:
-            connected.close()
-            raise
+            on_failure.pop_all()
         return device
 
     async def _read_head(self) -> None:

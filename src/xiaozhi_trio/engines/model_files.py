@@ -82,9 +82,8 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
             output.flush()
             os.fsync(output.fileno())
         unfinished.replace(target)
-    except BaseException:
+    finally:
         unfinished.unlink(missing_ok=True)
-        raise
     _flush_folder(target.parent)
 
 
