@@ -18,13 +18,20 @@ from xiaozhi_trio.config.engines import (
     OpenAiRecognizerSettings,
     OpenAiSynthesizerSettings,
 )
-from xiaozhi_trio.config.settings import ListeningSettings, ModelSettings, ServerSettings
+from xiaozhi_trio.config.settings import (
+    ListeningSettings,
+    ModelSettings,
+    ServerSettings,
+    TelemetrySettings,
+)
 from xiaozhi_trio.config.values import SettingError, toml_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 MODEL_SOURCES = ("hub", "registry")
+_SHORTEST_READ_TOKEN = 16
+"""Characters."""
 
 
 def _websocket_path(path: str) -> None:
@@ -96,6 +103,23 @@ def _trusted_proxies(networks: tuple[str, ...]) -> None:
             ) from error
 
 
+def _otlp_endpoint(url: str) -> None:
+    if url and not _is_url(url, ("http", "https"), literals=True):
+        raise SettingError(
+            f"came {_shown_url(url)}, expected the http:// or https:// address of a collector",
+            'for example otlp_endpoint = "http://127.0.0.1:4318/v1/traces"',
+        )
+
+
+def _read_token(token: str) -> None:
+    if token and (len(token) < _SHORTEST_READ_TOKEN or not _is_plain(token)):
+        raise SettingError(
+            "came a hidden text that cannot be a token: it is short, or has spaces, line breaks "
+            "or characters other than ASCII",
+            f"give {_SHORTEST_READ_TOKEN} characters or more, as `openssl rand -hex 24` prints",
+        )
+
+
 def _existing_file(name: str) -> None:
     if not name:
         return
@@ -155,6 +179,8 @@ FIELD_RULES: Mapping[tuple[type, str], Callable[[Any], None]] = {
     (ServerSettings, "tls_key"): _existing_file,
     (ServerSettings, "trusted_proxies"): _trusted_proxies,
     (ModelSettings, "sources"): _sources,
+    (TelemetrySettings, "otlp_endpoint"): _otlp_endpoint,
+    (TelemetrySettings, "read_token"): _read_token,
     **{
         (openai, field): rule
         for openai in (

@@ -344,6 +344,35 @@ class LoggingSettings:
 
 
 @attrs.frozen(kw_only=True)
+class TelemetrySettings:
+    """Traces of the turns, metrics, and who may read them."""
+
+    turns_per_device: int = setting(
+        50,
+        minimum=0,
+        maximum=1000,
+        why="Turns kept in memory of each device, for `xiaozhi-trio trace`; 0 keeps none.",
+    )
+    devices: int = setting(
+        200,
+        minimum=1,
+        maximum=100_000,
+        why="Devices whose turns are kept; those heard of least recently are forgotten first.",
+    )
+    read_token: str = setting(
+        "",
+        secret=True,
+        why="Bearer token with which /xiaozhi/traces and /metrics are read, of 16 characters or "
+        "more; empty lets this machine alone read them, without one.",
+    )
+    otlp_endpoint: str = setting(
+        "",
+        why="Address to which traces are sent as OpenTelemetry spans, OTLP over HTTP, for example "
+        "http://127.0.0.1:4318/v1/traces; empty sends none. Needs the extra telemetry.",
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """The whole configuration."""
 
@@ -361,3 +390,4 @@ class Settings:
     models: ModelSettings = attrs.field(factory=ModelSettings)
     state: StateSettings = attrs.field(factory=StateSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
+    telemetry: TelemetrySettings = attrs.field(factory=TelemetrySettings)
