@@ -102,14 +102,13 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 try:
-                    gateway = await self._gateway()
+                    gateway, services = await self._gateway(), self._http_services()
                     self._http_port = await nursery.start(
                         partial(
                             serve_http,
-                            self._app(),
-                            self.settings,
+                            build_app(services),
+                            services,
                             shutdown=self.shutdown,
-                            counters=self.counters,
                         )
                     )
                     bound = await nursery.start(gateway.serve)
@@ -160,15 +159,13 @@ class Server:
             SteadyTokens(self.signer).issue(handshake.client_id, handshake.device_id),
         )
 
-    def _app(self) -> Any:
-        return build_app(
-            HttpServices(
-                settings=self.settings,
-                tokens=SteadyTokens(self.signer),
-                websocket_port=lambda: self._websocket_port,
-                health=self.health,
-                counters=self.counters,
-            )
+    def _http_services(self) -> HttpServices:
+        return HttpServices(
+            settings=self.settings,
+            tokens=SteadyTokens(self.signer),
+            websocket_port=lambda: self._websocket_port,
+            health=self.health,
+            counters=self.counters,
         )
 
     async def _load_engines(self) -> None:

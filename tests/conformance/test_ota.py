@@ -95,7 +95,7 @@ async def on_the_wire() -> AsyncIterator[int]:
     shutdown = trio.Event()
 
     async def serve(task_status: trio.TaskStatus[int]) -> None:
-        await serve_http(build_app(made), made.settings, shutdown=shutdown, task_status=task_status)
+        await serve_http(build_app(made), made, shutdown=shutdown, task_status=task_status)
 
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:

@@ -11,9 +11,9 @@ import trio.testing
 
 from xiaozhi_trio.config.settings import LimitSettings
 from xiaozhi_trio.gateway.connection import PEER_STALLED, converse
-from xiaozhi_trio.gateway.transport import PeerLeft
 from xiaozhi_trio.gateway.websocket import WebSocket, accept_websocket
 from xiaozhi_trio.wire.closing import NORMAL, PEER_GONE, Closing
+from xiaozhi_trio.wire.opening import PeerLeft
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

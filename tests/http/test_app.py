@@ -25,11 +25,17 @@ async def test_the_first_page_names_the_ota_address(open_client: OpenClient) -> 
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/xiaozhi/ota/nothing", "/xiaozhi/ota//", "/xiaozhi", "/%ff"]
 )
-async def test_an_unknown_path_is_told_the_ota_path(open_client: OpenClient, path: str) -> None:
+async def test_an_unknown_path_is_told_the_ota_path_and_the_log_once(
+    open_client: OpenClient, path: str, log_lines: list[tuple[str, str, dict[str, Any]]]
+) -> None:
     async with open_client() as client:
         answer = await client.get(path)
+        await client.get(path)
     assert answer.status_code == 404
     assert answer.json()["error"] == "not_found"
+    [(level, event, fields)] = log_lines
+    assert (level, event, fields["reason"]) == ("INFO", "http request refused", "not_found")
+    assert fields["peer"] == "192.168.7.99:50000"
     assert "/xiaozhi/ota/" in answer.json()["message"]
 
 
@@ -64,32 +70,6 @@ async def test_a_fault_of_ours_is_logged_and_hidden(
     assert [line for line in log_lines if line[0] == "ERROR"] == [
         ("ERROR", "http request failed", {"path": "/health"})
     ]
-
-
-async def test_a_websocket_on_the_http_port_is_told_the_right_address(
-    make_services: Callable[..., HttpServices],
-) -> None:
-    app = build_app(make_services())
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "websocket",
-        "path": "/xiaozhi/v1/",
-        "raw_path": b"/xiaozhi/v1/",
-        "query_string": b"",
-        "headers": [(b"host", b"192.168.7.20:8003")],
-        "server": ("192.168.7.20", 8003),
-        "extensions": {"websocket.http.response": {}},
-    }
-    await app(scope, receive, send)
-    assert sent[0]["status"] == 404
-    assert b"ws://192.168.7.20:8123/xiaozhi/v1/" in sent[1]["body"]
 
 
 async def test_a_peer_that_leaves_during_its_body_is_no_fault_of_ours(

@@ -5,24 +5,27 @@ import json
 import socket
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import pytest
 import trio
 
 from xiaozhi_trio.config.settings import LimitSettings, ServerSettings, Settings
+from xiaozhi_trio.http import connection
 from xiaozhi_trio.http import server as http_server
 from xiaozhi_trio.http.app import build_app
 from xiaozhi_trio.http.server import HttpListenError, serve_http
+from xiaozhi_trio.http.services import HttpServices
+from xiaozhi_trio.http.tokens import SteadyTokens
 from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.wire.token import TokenSigner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from xiaozhi_trio.http.services import HttpServices
 
 pytestmark = pytest.mark.sockets
 
@@ -32,6 +35,13 @@ OTA_REQUEST = (
     b"Client-Id: 6e1f\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
     b"Connection: close\r\n\r\n{}"
 )
+
+UPGRADE = (
+    b"GET /xiaozhi/v1/ HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+LogLines: TypeAlias = list[tuple[str, str, dict[str, Any]]]
 
 
 @attrs.frozen(kw_only=True)
@@ -50,8 +60,12 @@ class Running:
             await stream.send_all(request)
             return b"".join([part async for part in stream])
 
-    def counted(self, name: str) -> int:
-        return sum(count.value for count in self.counters.snapshot() if count.name == name)
+    def counted(self, name: str, **labels: str) -> int:
+        return sum(
+            count.value
+            for count in self.counters.snapshot()
+            if count.name == name and labels.items() <= dict(count.labels).items()
+        )
 
     async def quiet(self) -> None:
         """Wait until no connection is left."""
@@ -67,17 +81,27 @@ def settings_for_tests(**limits: Any) -> Settings:
     )
 
 
+def services_of(settings: Settings) -> HttpServices:
+    return HttpServices(
+        settings=settings,
+        tokens=SteadyTokens(TokenSigner(secret="s" * 32, lifetime_seconds=60)),
+        websocket_port=lambda: 8123,
+        health=lambda: {"status": "ok"},
+    )
+
+
 @contextlib.asynccontextmanager
-async def running(app: ASGIApp, settings: Settings | None = None) -> AsyncIterator[Running]:
-    shutdown, stopped, counters = trio.Event(), trio.Event(), Counters()
+async def running(
+    app: ASGIApp | None = None, settings: Settings | None = None
+) -> AsyncIterator[Running]:
+    """The HTTP port with this application, or with the one of the product."""
+    shutdown, stopped = trio.Event(), trio.Event()
+    services = services_of(settings or settings_for_tests())
+    counters = services.counters
 
     async def serve(task_status: trio.TaskStatus[int]) -> None:
         await serve_http(
-            app,
-            settings or settings_for_tests(),
-            shutdown=shutdown,
-            counters=counters,
-            task_status=task_status,
+            app or build_app(services), services, shutdown=shutdown, task_status=task_status
         )
         stopped.set()
 
@@ -89,8 +113,8 @@ async def running(app: ASGIApp, settings: Settings | None = None) -> AsyncIterat
 
 
 @pytest.fixture
-async def gate(make_services: Callable[..., HttpServices]) -> AsyncIterator[Running]:
-    async with running(build_app(make_services())) as server:
+async def gate() -> AsyncIterator[Running]:
+    async with running() as server:
         yield server
         assert (await server.exchange(OTA_REQUEST)).startswith(b"HTTP/1.1 200 ")
 
@@ -101,59 +125,122 @@ async def reset(stream: trio.SocketStream) -> None:
     await stream.aclose()
 
 
-UPGRADE = (
-    b"GET /xiaozhi/v1/ HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
+WEBSOCKET_URL = b"ws://127.0.0.1:8123/xiaozhi/v1/"
 
 
 @pytest.mark.parametrize(
-    "packet",
+    ("packet", "answer", "reason"),
     [
-        pytest.param(UPGRADE + b"Connection: Upgrade,\xff\r\n\r\n", id="connection"),
+        pytest.param(
+            UPGRADE + b"Connection: Upgrade,\xff\r\n\r\n", b"404", "wrong_port", id="connection"
+        ),
         pytest.param(
             UPGRADE + b"Connection: Upgrade\r\nSec-WebSocket-Protocol: \xff\r\n\r\n",
+            b"404",
+            "wrong_port",
             id="subprotocol",
         ),
         pytest.param(
             UPGRADE + b"Connection: Upgrade\r\nSec-WebSocket-Extensions: \xff\r\n\r\n",
+            b"404",
+            "wrong_port",
             id="extensions",
         ),
         pytest.param(
-            UPGRADE + b"Connection: Upgrade\r\n\r\n\x81\x82\x00\x00\x00\x00hi", id="early frame"
-        ),
-        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200, id="TLS"),
-        pytest.param(b"\x03\x00\x00\x2f\x2a\xe0\x00\x00\x00\x00\x00Cookie: mstshash=", id="RDP"),
-        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100, id="HTTP/2"),
-        pytest.param(
-            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
-            b"Upgrade: h2c\r\nHTTP2-Settings: \xff\r\n\r\n",
-            id="h2c",
+            UPGRADE + b"Connection: Upgrade\r\n\r\n\x81\x82\x00\x00\x00\x00hi",
+            b"404",
+            "wrong_port",
+            id="early frame",
         ),
         pytest.param(
-            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", id="chunk"
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,
+            b"",
+            "tls_on_plain_port",
+            id="TLS",
         ),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"a" * 70_000, id="endless head"),
+        pytest.param(
+            bytes.fromhex("030000130ee000000000000100080003000000"), b"", "rdp_scanner", id="RDP"
+        ),
+        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", b"", "ssh_client", id="SSH"),
+        pytest.param(bytes(range(128, 256)), b"", "not_http", id="garbage"),
+        pytest.param(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100,
+            b"",
+            "http2_on_http1_port",
+            id="HTTP/2",
+        ),
+        pytest.param(
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 5 80\r\n" + OTA_REQUEST,
+            b"",
+            "proxy_header",
+            id="PROXY",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"400",
+            "request_malformed",
+            id="chunk",
+        ),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"400", "request_malformed", id="no Host"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"a" * 70_000,
+            b"431",
+            "head_too_large",
+            id="endless head",
+        ),
     ],
 )
-async def test_no_packet_ends_the_server(gate: Running, packet: bytes) -> None:
-    async with await gate.connect() as stream:
-        await stream.send_all(packet)
-        await stream.send_eof()
-        with contextlib.suppress(trio.BrokenResourceError):
-            async for _ in stream:
-                pass
+async def test_each_packet_gets_its_answer_and_one_line(
+    gate: Running, packet: bytes, answer: bytes, reason: str, log_lines: LogLines
+) -> None:
+    for _ in range(2):
+        got = await gate.exchange(packet)
+        assert got[9:12] == answer
+        if answer:
+            assert got.startswith(b"HTTP/1.1 ")
+            assert json.loads(got.partition(b"\r\n\r\n")[2])["error"] == reason
     await gate.quiet()
+    [(_, event, fields)] = [line for line in log_lines if line[0] == "WARNING"]
+    told = "handshake refused" if answer else "peer does not speak HTTP"
+    assert (event, fields["reason"]) == (told, reason)
+    assert fields["peer"].startswith("127.0.0.1:")
+    assert fields["detail"]
+    assert fields["fix"]
+    counter = "handshakes_refused" if answer else "strangers"
+    assert gate.counted(counter, reason=reason) == 2
+    assert gate.counted("http_connection_failures") == 0
 
 
 async def test_an_offer_of_http2_is_answered_with_http1(gate: Running) -> None:
     offer = (
         b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
-        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: \xff\r\n\r\n"
     )
     assert (await gate.exchange(offer)).startswith(b"HTTP/1.1 200 ")
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    assert (await gate.exchange(preface)).startswith(b"HTTP/1.1 4")
+
+
+@pytest.mark.parametrize(
+    ("second", "answer", "reason"),
+    [
+        (UPGRADE + b"Connection: Upgrade,\xff\r\n\r\n", b"404", "wrong_port"),
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: x\r\n\r\n", b"404", "wrong_port"),
+        (b"\xff\r\n\r\n", b"400", "request_malformed"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 70_000, b"431", "head_too_large"),
+    ],
+)
+async def test_a_later_request_is_refused_like_the_first(
+    gate: Running, second: bytes, answer: bytes, reason: str
+) -> None:
+    async with await gate.connect() as stream:
+        await stream.send_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+        await stream.send_all(second)
+        got = b"".join([part async for part in stream])
+    head, _, body = got.rpartition(b"HTTP/1.1 ")[2].partition(b"\r\n\r\n")
+    assert head.startswith(answer)
+    assert not body if second.startswith(b"HEAD") else json.loads(body)["error"] == reason
+    assert gate.counted("handshakes_refused", reason=reason) == 1
+    assert gate.counted("http_connection_failures") == 0
 
 
 async def test_a_peer_that_ends_its_side_early_is_answered_and_let_go() -> None:
@@ -174,15 +261,21 @@ async def test_a_peer_that_ends_its_side_early_is_answered_and_let_go() -> None:
 
 
 async def test_what_escapes_a_connection_is_logged_and_counted(
-    gate: Running, log_lines: list[tuple[str, str, dict[str, Any]]]
+    gate: Running, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await gate.exchange(UPGRADE + b"Connection: Upgrade,\xff\r\n\r\n")
+    def fail(*_: object) -> None:
+        raise UnicodeError("a bug" * 100)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(connection, "wants_upgrade", fail)
+        for _ in range(2):
+            assert await gate.exchange(OTA_REQUEST) == b""
     await gate.quiet()
-    assert gate.counted("http_connection_failures") == 1
+    assert gate.counted("http_connection_failures") == 2
     [(_, _, fields)] = [line for line in log_lines if line[1] == "http connection failed"]
-    assert fields["peer"] == "127.0.0.1"
-    assert fields["reason"].startswith("UnicodeDecodeError: ")
-    assert len(fields["reason"]) <= 200
+    assert fields["peer"].startswith("127.0.0.1:")
+    assert fields["detail"].startswith("UnicodeError: a bug")
+    assert len(fields["detail"]) <= 200
 
 
 @pytest.mark.parametrize(
@@ -218,7 +311,7 @@ async def test_a_websocket_is_told_the_right_port(gate: Running) -> None:
 
 
 async def test_a_broken_application_is_logged_and_answered(
-    log_lines: list[tuple[str, str, dict[str, Any]]],
+    log_lines: LogLines,
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("broken")
@@ -227,16 +320,15 @@ async def test_a_broken_application_is_logged_and_answered(
         answer = await server.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"broken" not in answer
-    assert ("ERROR", "hypercorn failed", {"reason": "Error in ASGI Framework"}) in log_lines
+    [(level, _, fields)] = [line for line in log_lines if line[1] == "hypercorn failed"]
+    assert (level, fields["reason"]) == ("ERROR", "Error in ASGI Framework")
 
 
-async def test_each_request_leaves_a_line_for_debugging(
-    gate: Running, log_lines: list[tuple[str, str, dict[str, Any]]]
-) -> None:
+async def test_each_request_leaves_a_line_for_debugging(gate: Running, log_lines: LogLines) -> None:
     await gate.exchange(OTA_REQUEST)
     [(level, _, fields)] = [line for line in log_lines if line[1] == "http request answered"]
     assert level == "DEBUG"
-    assert fields["peer"] == "127.0.0.1"
+    assert fields["peer"].startswith("127.0.0.1:")
     assert (fields["method"], fields["path"], fields["status"]) == ("POST", "/xiaozhi/ota", 200)
 
 
@@ -256,26 +348,92 @@ async def test_a_connection_serves_many_requests(gate: Running) -> None:
     assert gate.counted("http_connections") == 1
 
 
-async def test_a_silent_peer_is_let_go(make_services: Callable[..., HttpServices]) -> None:
-    settings = settings_for_tests(handshake_seconds=0.05)
-    async with running(build_app(make_services()), settings) as server:
-        assert await server.exchange(b"GET / HT") == b""
+@pytest.mark.parametrize(
+    ("sent", "reason"), [(b"", "silent_peer"), (b"GET / HT", "handshake_timeout")]
+)
+async def test_a_silent_peer_is_told_and_let_go(sent: bytes, reason: str) -> None:
+    async with running(settings=settings_for_tests(handshake_seconds=0.05)) as server:
+        answer = await server.exchange(sent)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"within 0.05 s" in answer
+        assert server.counted("handshakes_refused", reason=reason) == 1
 
 
-async def test_too_many_connections_are_told_so(
-    make_services: Callable[..., HttpServices],
-) -> None:
-    async with running(build_app(make_services()), settings_for_tests(connections=1)) as server:
-        async with await server.connect() as first:
-            await first.send_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert (await first.receive_some()).startswith(b"HTTP/1.1 200 ")
-            answer = await server.exchange(b"")
-            head, _, body = answer.partition(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 503 ")
-            assert json.loads(body)["error"] == "too_many_connections"
-            assert server.counted("http_connections_refused") == 1
-        await server.quiet()
+async def test_an_idle_connection_is_closed_without_a_word() -> None:
+    async with (
+        running(settings=settings_for_tests(handshake_seconds=0.05)) as server,
+        await server.connect() as stream,
+    ):
+        await stream.send_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b"".join([part async for part in stream])
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@contextlib.asynccontextmanager
+async def one_at_work(server: Running) -> AsyncIterator[None]:
+    """A peer that holds its connection, with a request answered."""
+    async with await server.connect() as first:
+        await first.send_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await first.receive_some()).startswith(b"HTTP/1.1 200 ")
+        yield
+    await server.quiet()
+
+
+async def test_too_many_connections_are_told_the_limit(log_lines: LogLines) -> None:
+    async with running(settings=settings_for_tests(connections=1)) as server:
+        async with one_at_work(server):
+            for _ in range(2):
+                answer = await server.exchange(OTA_REQUEST)
+                head, _, body = answer.partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 503 ")
+                assert b"\r\nRetry-After: 5" in head
+                told = json.loads(body)
+                assert told["error"] == "too_many_connections"
+                assert "all 1 connections are in use" in told["message"]
+        assert server.counted("handshakes_refused", reason="too_many_connections") == 2
+        [(_, _, fields)] = [line for line in log_lines if line[1] == "handshake refused"]
+        assert "[limits] connections" in fields["fix"]
         assert (await server.exchange(OTA_REQUEST)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_rush_beyond_all_limits_is_just_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_TURNED_AWAY_AT_ONCE", 0)
+    async with running(settings=settings_for_tests(connections=1)) as server:
+        async with one_at_work(server):
+            assert await server.exchange(b"") == b""
+        assert server.counted("handshakes_refused", reason="too_many_connections") == 1
+
+
+async def test_an_address_with_too_many_connections_is_told_the_limit() -> None:
+    settings = attrs.evolve(
+        settings_for_tests(connections_per_address=1),
+        server=ServerSettings(host="127.0.0.1", http_port=0, trusted_proxies=("127.0.0.1",)),
+    )
+    header = b"PROXY TCP4 192.0.2.1 10.0.0.9 5 8003\r\n"
+    async with running(settings=settings) as server, await server.connect() as first:
+        await first.send_all(header + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await first.receive_some()).startswith(b"HTTP/1.1 200 ")
+        answer = await server.exchange(header + OTA_REQUEST)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"all 1 connections that one address may have" in answer
+        other = header.replace(b"192.0.2.1 ", b"192.0.2.2 ")
+        assert (await server.exchange(other + OTA_REQUEST)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_log_lines_about_a_request_name_the_client_behind_a_proxy(
+    log_lines: LogLines,
+) -> None:
+    settings = attrs.evolve(
+        settings_for_tests(),
+        server=ServerSettings(host="127.0.0.1", http_port=0, trusted_proxies=("127.0.0.1",)),
+    )
+    forwarded = OTA_REQUEST.replace(b"Host:", b"X-Forwarded-For: 192.0.2.9\r\nHost:")
+    async with running(settings=settings) as server:
+        await server.exchange(b"PROXY TCP6 2001:db8::1 ::1 5 8003\r\n" + OTA_REQUEST)
+        await server.exchange(forwarded)
+        await server.quiet()
+    peers = [fields["peer"] for _, event, fields in log_lines if event == "http request answered"]
+    assert peers == ["[2001:db8::1]:5", "192.0.2.9"]
 
 
 async def wait_for_ever(scope: Scope, receive: Receive, send: Send) -> None:
@@ -283,7 +441,7 @@ async def wait_for_ever(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_a_request_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.05)
     async with running(wait_for_ever) as server:
         assert await server.exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == b""
         assert server.counted("http_connection_failures") == 0
@@ -344,7 +502,9 @@ async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing() -> None:
 async def test_cancelling_the_server_ends_it_at_once() -> None:
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            serve = partial(serve_http, wait_for_ever, settings_for_tests(), shutdown=trio.Event())
+            serve = partial(
+                serve_http, wait_for_ever, services_of(settings_for_tests()), shutdown=trio.Event()
+            )
             port: int = await nursery.start(serve)
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -355,13 +515,13 @@ async def test_a_port_in_use_is_told_with_what_to_change() -> None:
     async with running(wait_for_ever) as server:
         settings = Settings(server=ServerSettings(host="127.0.0.1", http_port=server.port))
         with pytest.raises(HttpListenError, match=r"port \d+ .*server\.http_port"):
-            await serve_http(wait_for_ever, settings, shutdown=trio.Event())
+            await serve_http(wait_for_ever, services_of(settings), shutdown=trio.Event())
 
 
 async def test_a_foreign_address_is_told_with_what_to_change() -> None:
     settings = Settings(server=ServerSettings(host="198.51.100.1", http_port=0))
     with pytest.raises(HttpListenError, match=r"server\.host"):
-        await serve_http(wait_for_ever, settings, shutdown=trio.Event())
+        await serve_http(wait_for_ever, services_of(settings), shutdown=trio.Event())
 
 
 async def test_a_privileged_port_is_told_with_what_to_change(
@@ -373,7 +533,7 @@ async def test_a_privileged_port_is_told_with_what_to_change(
     monkeypatch.setattr(trio, "open_tcp_listeners", refused)
     settings = Settings(server=ServerSettings(http_port=80))
     with pytest.raises(HttpListenError, match="1024"):
-        await serve_http(wait_for_ever, settings, shutdown=trio.Event())
+        await serve_http(wait_for_ever, services_of(settings), shutdown=trio.Event())
 
 
 async def test_one_free_port_serves_where_a_host_has_many_addresses(

@@ -6,9 +6,9 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import orjson
 
+from xiaozhi_trio.wire.answer import Answer
 from xiaozhi_trio.wire.upgrade import same_path
 
 if TYPE_CHECKING:
@@ -24,30 +24,10 @@ _AUTHORITY: Final = re.compile(
 _READING: Final = "GET, HEAD, OPTIONS"
 
 
-@attrs.frozen(kw_only=True)
-class Answer:
-    """One HTTP response, after which the connection is closed."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def encode(self, method: str = "GET") -> bytes:
-        """The bytes to send; to a HEAD without the body."""
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
-        if self.status != HTTPStatus.NO_CONTENT:
-            lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(self.body)}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
-        lines += ["X-Content-Type-Options: nosniff", "Connection: close", "", ""]
-        head = "\r\n".join(lines).encode("ascii")
-        return head if method == "HEAD" else head + self.body
-
-
 def message_of(refusal: HandshakeRefused) -> str:
     """The refusal in both languages, as the peer is told it."""
     prefix = "认证失败：" if refusal.error == "unauthorized" else ""
-    return f"{prefix}{refusal.message_zh} / {refusal.message_en}"
+    return f"{prefix}{refusal.message}"
 
 
 def refusal_answer(refusal: HandshakeRefused) -> Answer:

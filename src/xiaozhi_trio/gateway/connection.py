@@ -12,13 +12,13 @@ import trio
 from loguru import logger
 
 from xiaozhi_trio.config.settings import LimitSettings
-from xiaozhi_trio.gateway.report import shown
-from xiaozhi_trio.gateway.transport import PeerLeft
 from xiaozhi_trio.gateway.websocket import WebSocket, accept_websocket
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.telemetry.report import shown
 from xiaozhi_trio.wire.closing import GOING_AWAY, INTERNAL_ERROR, NORMAL, Closing
 from xiaozhi_trio.wire.handshake import Handshake
+from xiaozhi_trio.wire.opening import PeerLeft
 
 if TYPE_CHECKING:
     from xiaozhi_trio.gateway.doorway import Admission

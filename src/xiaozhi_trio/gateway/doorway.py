@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,23 +13,23 @@ from loguru import logger
 from xiaozhi_trio.config.settings import LimitSettings, ServerSettings
 from xiaozhi_trio.gateway.answers import plain_answer
 from xiaozhi_trio.gateway.authentication import Authenticator
-from xiaozhi_trio.gateway.entrance import Entrance, Stranger
+from xiaozhi_trio.gateway.entrance import Entrance
 from xiaozhi_trio.gateway.refusal import (
     refuse_over_http,
     refuse_over_websocket,
     send_answer,
 )
-from xiaozhi_trio.gateway.report import Reporter
-from xiaozhi_trio.gateway.transport import PeerLeft
+from xiaozhi_trio.telemetry.report import Reporter
 from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
 from xiaozhi_trio.wire.forwarded import client_of, said_secure
 from xiaozhi_trio.wire.handshake import Handshake, parse_handshake
+from xiaozhi_trio.wire.opening import PeerLeft, Stranger, too_slow
 from xiaozhi_trio.wire.refusal import HandshakeRefused
 from xiaozhi_trio.wire.upgrade import check_upgrade, wants_upgrade
 
 if TYPE_CHECKING:
-    from xiaozhi_trio.gateway.seats import Seat
     from xiaozhi_trio.wire.request_head import RequestHead
+    from xiaozhi_trio.wire.seats import Seat
 
 
 @attrs.frozen(kw_only=True)
@@ -124,16 +123,7 @@ class Doorway:
         await send_answer(stream, answer, method=head.method, limits=self.limits)
 
     async def _give_up(self, entrance: Entrance, peer: Endpoint | None) -> None:
-        seconds = self.limits.handshake_seconds
-        refusal = HandshakeRefused(
-            reason="handshake_timeout" if entrance.has_spoken else "silent_peer",
-            status=HTTPStatus.REQUEST_TIMEOUT,
-            error="request_timeout",
-            message_zh=f"{seconds:g} 秒内没有收到完整的请求头",
-            message_en=f"no complete request head came within {seconds:g} s",
-            fix="look for a network that loses packets, or a scanner; [limits] handshake_seconds "
-            "is the time allowed",
-        )
+        refusal = too_slow(self.limits.handshake_seconds, has_spoken=entrance.has_spoken)
         self.reporter.refused(refusal, peer)
         if not entrance.is_securing:
             await refuse_over_http(entrance.stream, refusal, limits=self.limits)

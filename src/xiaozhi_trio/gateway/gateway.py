@@ -15,18 +15,19 @@ from xiaozhi_trio.config.settings import LimitSettings, ServerSettings
 from xiaozhi_trio.gateway.authentication import Authenticator
 from xiaozhi_trio.gateway.connection import SERVER_SHUTDOWN, Reception, SessionFactory
 from xiaozhi_trio.gateway.doorway import Admission, Doorway
-from xiaozhi_trio.gateway.hangup import hang_up
 from xiaozhi_trio.gateway.listener import accept_forever, open_listeners
 from xiaozhi_trio.gateway.refusal import refuse_over_http
-from xiaozhi_trio.gateway.report import Reporter, shown
-from xiaozhi_trio.gateway.seats import Seat, Seats
+from xiaozhi_trio.hangup import hang_up
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.telemetry.report import Reporter, shown
 from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
-from xiaozhi_trio.wire.refusal import HandshakeRefused
+from xiaozhi_trio.wire.seats import Seat, Seats, too_many_connections
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+
+    from xiaozhi_trio.wire.refusal import HandshakeRefused
 
 
 _TURNED_AWAY_AT_ONCE: Final = 100
@@ -129,7 +130,7 @@ class Gateway:
 
     def _want_of_room(self, peer: Endpoint | None) -> HandshakeRefused | None:
         if self._connections >= self.limits.connections:
-            return _too_many_connections(self.limits.connections)
+            return too_many_connections(self.limits.connections)
         return self._seats.refusal() if self._seats.are_taken(peer) else None
 
     async def attend(self, stream: trio.abc.Stream, peer: Endpoint | None) -> None:
@@ -194,18 +195,6 @@ class Gateway:
         # A peer that expects TLS could not read it.
         if self.tls is None:
             await refuse_over_http(stream, refusal, limits=self.limits)
-
-
-def _too_many_connections(limit: int) -> HandshakeRefused:
-    return HandshakeRefused(
-        reason="too_many_connections",
-        status=503,
-        error="service_unavailable",
-        message_zh=f"连接数已达上限 {limit}，请稍后再试",
-        message_en=f"all {limit} connections are in use",
-        fix="raise [limits] connections, or run another server",
-        headers=(("Retry-After", "5"),),
-    )
 
 
 def _peer_of(stream: trio.SocketStream) -> Endpoint | None:

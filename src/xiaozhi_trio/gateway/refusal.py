@@ -8,13 +8,14 @@ import orjson
 import trio
 from loguru import logger
 
-from xiaozhi_trio.gateway.answers import Answer, message_of, refusal_answer
-from xiaozhi_trio.gateway.transport import PeerLeft
+from xiaozhi_trio.gateway.answers import message_of, refusal_answer
 from xiaozhi_trio.gateway.websocket import accept_websocket
 from xiaozhi_trio.wire.closing import POLICY_VIOLATION, Closing
+from xiaozhi_trio.wire.opening import PeerLeft
 
 if TYPE_CHECKING:
     from xiaozhi_trio.config.settings import LimitSettings
+    from xiaozhi_trio.wire.answer import Answer
     from xiaozhi_trio.wire.refusal import HandshakeRefused
 
 _ALERT_SECONDS: Final = 1.0

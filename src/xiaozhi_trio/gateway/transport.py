@@ -7,10 +7,6 @@ from collections import deque
 import trio
 
 
-class PeerLeft(Exception):
-    """The peer hung up, or stopped reading, before there was a session."""
-
-
 class Transport(trio.abc.Stream):
     """Another stream whose first bytes have been read already.
 

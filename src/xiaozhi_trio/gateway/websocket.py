@@ -17,7 +17,8 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol
 from wsproto.utilities import LocalProtocolError
 
 from xiaozhi_trio.gateway.intake import Intake, MeteredStream
-from xiaozhi_trio.gateway.transport import PeerLeft, Transport
+from xiaozhi_trio.gateway.transport import Transport
+from xiaozhi_trio.wire.opening import PeerLeft
 from xiaozhi_trio.wire.upgrade import clean_head
 
 if TYPE_CHECKING:

@@ -44,6 +44,8 @@ class Approach:
     local_port: int | None = None
     forwarded: bool = False
     """A reverse proxy says that it passed the request on."""
+    secure: bool = False
+    """A trusted one says that the peer used TLS towards it."""
 
     @classmethod
     def of(cls, connection: HTTPConnection) -> Approach:
@@ -54,6 +56,7 @@ class Approach:
             local_address=address,
             local_port=port,
             forwarded=any(name in connection.headers for name in _FORWARDING_HEADERS),
+            secure=connection.scope.get("scheme") == "https",
         )
 
 
@@ -120,14 +123,16 @@ def http_url(
 ) -> str:
     """The address of the HTTP port, without a slash at its end, for a peer that came by `approach`.
 
-    The setting `http_url` where it is set, else the address and port the peer used.
+    The setting `http_url` where it is set, else the address and port the peer used; of a
+    proxy's port for TLS only that which the peer names is known.
     """
     if server.http_url:
         return server.http_url.rstrip("/")
     _, port = _split_host_header(approach.host_header)
-    return (
-        f"http://{reachable_host(approach, lan)}:{port or approach.local_port or server.http_port}"
-    )
+    host = reachable_host(approach, lan)
+    if approach.secure:
+        return f"https://{host}:{port}" if port else f"https://{host}"
+    return f"http://{host}:{port or approach.local_port or server.http_port}"
 
 
 def reachable_host(approach: Approach, lan: Callable[[], Sequence[str]]) -> str:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import orjson
 from loguru import logger
 from starlette.responses import JSONResponse, Response
+
+from xiaozhi_trio.http.forwarded import peer_of
+from xiaozhi_trio.wire.answer import Answer
 
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
     from starlette.requests import HTTPConnection, Request
 
-    from xiaozhi_trio.telemetry.counters import Counters
+    from xiaozhi_trio.http.services import HttpServices
+    from xiaozhi_trio.wire.refusal import HandshakeRefused
 
 _BAD_REQUEST = 400
 _NOT_FOUND = 404
@@ -30,40 +35,51 @@ class RequestRefused(Exception):
 
 
 def error_response(status: int, reason: str, message: str) -> JSONResponse:
-    """The body every error has."""
-    body = {"success": False, "error": reason, "message": message}
-    return JSONResponse(body, status, {"Cache-Control": "no-store"})
+    """The answer to a request that cannot be served."""
+    return JSONResponse(_body(reason, message), status, {"Cache-Control": "no-store"})
+
+
+def refusal_answer(refusal: HandshakeRefused) -> Answer:
+    """The answer to a peer that does not get as far as the application; pages may read it too."""
+    return Answer(
+        status=refusal.status,
+        body=orjson.dumps(_body(refusal.reason, refusal.message)),
+        content_type="application/json",
+        headers=(
+            *refusal.headers,
+            ("Cache-Control", "no-store"),
+            ("Access-Control-Allow-Origin", "*"),
+        ),
+    )
+
+
+def _body(reason: str, message: str) -> dict[str, object]:
+    """What every error looks like."""
+    return {"success": False, "error": reason, "message": message}
 
 
 async def answer_refused(request: Request, failure: Exception) -> Response:
     """Tell the peer, the log and the counters the same reason."""
     refused = cast("RequestRefused", failure)
-    _counters(request).count("http_requests_refused", reason=refused.reason)
-    logger.bind(reason=refused.reason, peer=_peer(request), path=request.scope["path"]).info(
-        "http request refused"
-    )
+    _tell_refused(request, refused.reason, detail=refused.message)
     return error_response(refused.status, refused.reason, refused.message)
 
 
 async def answer_http_exception(request: Request, failure: Exception) -> Response:
     """Answer for the router: an unknown path or a method the path does not know."""
     unknown = cast("HTTPException", failure)
-    logger.bind(
-        status=unknown.status_code,
-        method=request.method,
-        path=request.scope["path"],
-        peer=_peer(request),
-    ).info("http request not understood")
+    reason = "not_found" if unknown.status_code == _NOT_FOUND else "method_not_allowed"
+    _tell_refused(request, reason, detail=unknown.detail)
     if unknown.status_code == _NOT_FOUND:
         return error_response(
             _NOT_FOUND,
-            "not_found",
+            reason,
             "Nothing here; devices and test pages use /xiaozhi/ota/. "
             "此地址不存在，OTA 地址是 /xiaozhi/ota/。",
         )
     response = error_response(
         unknown.status_code,
-        "method_not_allowed",
+        reason,
         f"{unknown.detail}; this address takes other methods. 此地址不支持该请求方法。",
     )
     response.headers.update(unknown.headers or {})
@@ -78,7 +94,7 @@ async def answer_disconnect(request: Request, _failure: Exception) -> Response:
 
 async def answer_failure(connection: HTTPConnection, failure: Exception) -> Response:
     """A fault of ours: the whole of it for the log, none of it for the peer."""
-    _counters(connection).count("http_request_failures")
+    _services(connection).counters.count("http_request_failures")
     logger.opt(exception=failure).bind(path=connection.scope["path"]).error("http request failed")
     return error_response(
         500,
@@ -87,10 +103,20 @@ async def answer_failure(connection: HTTPConnection, failure: Exception) -> Resp
     )
 
 
-def _counters(connection: HTTPConnection) -> Counters:
-    counters: Counters = connection.app.state.counters
-    return counters
+def _tell_refused(request: Request, reason: str, *, detail: str) -> None:
+    services = _services(request)
+    services.counters.count("http_requests_refused", reason=reason)
+    services.reporter.tell(
+        "INFO",
+        "http request refused",
+        peer_of(request),
+        reason=reason,
+        detail=detail,
+        method=request.method,
+        path=request.scope["path"],
+    )
 
 
-def _peer(connection: HTTPConnection) -> str:
-    return connection.client.host if connection.client else ""
+def _services(connection: HTTPConnection) -> HttpServices:
+    services: HttpServices = connection.app.state.services
+    return services

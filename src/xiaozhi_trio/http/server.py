@@ -1,52 +1,43 @@
-"""The HTTP port: Hypercorn's protocol code behind an accept loop that no packet can end.
+"""The HTTP port: listening, admission, the guard and the drain.
 
-Hypercorn 0.18 lets several inputs escape as exceptions out of a connection: bytes
-outside ASCII in the `Connection` header or the WebSocket ones, and others that a
-scanner may send. In its own worker one of them ends every connection and the process,
-so each connection is run here inside a guard that logs and counts it. What else it
-leaves open is bounded here too: the number of connections, the time of a request, and
-a peer that stops reading, for whom Hypercorn waits in a send that is shielded from
-cancellation.
+In Hypercorn's own worker an exception out of one connection ends every connection and the
+process, so each connection is run here inside a guard that logs and counts it.
 """
 
 from __future__ import annotations
 
 import errno
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
-import orjson
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Updated
-from hypercorn.logging import Logger
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ConnectionState
-from hypercorn.utils import parse_socket_addr, wrap_app
+from hypercorn.typing import AppWrapper
+from hypercorn.utils import wrap_app
 from loguru import logger
 
-from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.hangup import hang_up
+from xiaozhi_trio.http.connection import hypercorn_config, serve_connection
+from xiaozhi_trio.http.entrance import Entrance
+from xiaozhi_trio.http.services import HttpServices
+from xiaozhi_trio.telemetry.report import shown
+from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
+from xiaozhi_trio.wire.seats import Seat, Seats, too_many_connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import h11
-    from hypercorn.events import Event
-    from hypercorn.protocol import ProtocolWrapper
-    from hypercorn.typing import ASGIFramework, ResponseSummary, WWWScope
+    from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
 
-    from xiaozhi_trio.config.settings import Settings
+    from xiaozhi_trio.http.entrance import Visitor
+    from xiaozhi_trio.wire.refusal import HandshakeRefused
 
-REQUEST_SECONDS = 60.0
-"""Longest time from the end of one request to the end of the next on a connection; the firmware
-gives up after 30 s."""
-_REFUSAL_SECONDS = 1.0
-_MAX_REASON_LENGTH = 200
+_TURNED_AWAY_AT_ONCE: Final = 100
+"""Peers beyond a connection limit that are told so at a time; further ones are just closed."""
+_LONGEST_REASON: Final = 200
 
 
 class HttpListenError(Exception):
@@ -55,38 +46,34 @@ class HttpListenError(Exception):
 
 async def serve_http(
     app: ASGIApp,
-    settings: Settings,
+    services: HttpServices,
     *,
     shutdown: trio.Event,
-    counters: Counters | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on the HTTP port until `shutdown` is set; reports the bound port when it listens.
 
     After `shutdown` no connection is accepted, idle ones are closed, and requests in
     progress have `server.drain_seconds` to end. Counts `http_connections`,
-    `http_connections_ended`, `http_connections_refused` and `http_connection_failures`.
-    Raises `HttpListenError` where the port cannot be bound.
+    `http_connections_ended` and `http_connection_failures`, and with the words of the
+    WebSocket port `handshakes_refused` and `strangers`. Raises `HttpListenError` where
+    the port cannot be bound.
     """
-    listeners = await _open_listeners(settings.server.host, settings.server.http_port)
+    server = services.settings.server
+    listeners = await _open_listeners(server.host, server.http_port)
     port: int = listeners[0].socket.getsockname()[1]
-    guard = _Guard(
-        app=wrap_app(cast("ASGIFramework", app), 0, "asgi"),
-        config=_hypercorn_config(settings),
-        context=WorkerContext(None),
-        limit=settings.limits.connections,
-        counters=counters if counters is not None else Counters(),
-    )
+    guard = _Guard(services, wrap_app(cast("ASGIFramework", app), 0, "asgi"))
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             accepting.start_soon(
                 partial(trio.serve_listeners, guard.handle, listeners, handler_nursery=connections)
             )
+            accepting.start_soon(services.reporter.tell_left_out)
             task_status.started(port)
             await shutdown.wait()
             accepting.cancel_scope.cancel()
-        await guard.context.terminated.set()
-        connections.cancel_scope.deadline = trio.current_time() + settings.server.drain_seconds
+        await guard.drain()
+        connections.cancel_scope.deadline = trio.current_time() + server.drain_seconds
 
 
 async def _open_listeners(host: str, port: int) -> list[trio.SocketListener]:
@@ -110,159 +97,128 @@ async def _open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     return listeners
 
 
-def _hypercorn_config(settings: Settings) -> Config:
-    config = Config()
-    config.logger_class = _HypercornLog
-    config.errorlog = None
-    config.accesslog = None
-    config.include_server_header = False
-    config.h11_max_incomplete_size = settings.limits.head_bytes
-    # Covers the wait for a request head as well as the pause between two requests.
-    config.keep_alive_timeout = settings.limits.handshake_seconds
-    return config
-
-
-@attrs.define(kw_only=True)
+@attrs.define(eq=False)
 class _Guard:
     """Runs each connection so that its failure is its own."""
 
+    services: HttpServices
     app: AppWrapper
-    config: Config
-    context: WorkerContext
-    limit: int
-    counters: Counters
+    config: Config = attrs.field(init=False)
+    context: WorkerContext = attrs.field(factory=lambda: WorkerContext(None), init=False)
+    _entrance: Entrance = attrs.field(init=False)
+    _seats: Seats = attrs.field(init=False)
     _open: int = attrs.field(default=0, init=False)
+    _turned_away: int = attrs.field(default=0, init=False)
+    _at_the_door: set[trio.CancelScope] = attrs.field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings = self.services.settings
+        trusted = TrustedNetworks(settings.server.trusted_proxies)
+        self.config = hypercorn_config(settings.limits)
+        self._seats = Seats(settings.limits.connections_per_address, trusted)
+        self._entrance = Entrance(
+            limits=settings.limits, reporter=self.services.reporter, trusted=trusted
+        )
+
+    async def drain(self) -> None:
+        """Let go of peers that have not asked for anything yet, and of idle ones."""
+        await self.context.terminated.set()
+        for scope in self._at_the_door:
+            scope.cancel()
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one accepted connection to its end; raises nothing but cancellation."""
-        self.counters.count("http_connections")
-        peer = _peer(stream)
-        try:
-            if self._open >= self.limit:
-                self.counters.count("http_connections_refused", reason="too_many_connections")
-                logger.bind(reason="too_many_connections", peer=peer).warning(
-                    "http connection refused"
-                )
-                await _refuse(stream)
-                return
-            self._open += 1
+        counters, peer = self.services.counters, _peer_of(stream)
+        counters.count("http_connections")
+        with logger.contextualize(peer=shown(peer)):
             try:
-                await self._serve(stream)
-            finally:
-                self._open -= 1
-        except* (OSError, trio.BrokenResourceError) as failures:
-            logger.bind(reason=_reasons(failures), peer=peer).debug("http peer gone")
-        except* Exception as failures:  # noqa: BLE001 - the guard of the HTTP connections
-            self.counters.count("http_connection_failures")
-            logger.bind(reason=_reasons(failures), peer=peer).warning("http connection failed")
-        finally:
-            self.counters.count("http_connections_ended")
-
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_close_when_cancelled, stream)
-            connection = _Connection(
-                self.app,
-                self.config,
-                self.context,
-                ConnectionState({}),
-                # Annotated for TLS; a plain stream is told apart by what it lacks.
-                cast("trio.SSLStream[trio.SocketStream]", stream),
-            )
-            connection.scope = nursery.cancel_scope
-            await connection.run()
-            nursery.cancel_scope.cancel()
-
-
-class _Http11(H11Protocol):
-    """HTTP/1.1 and nothing else: no client needs HTTP/2, so none of its code is within reach."""
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Leave an offer of HTTP/2 unanswered, as HTTP/1.1 allows."""
-
-
-class _Connection(TCPServer):
-    """Hypercorn's connection with a bound on each request, that ends when the peer has ended it."""
-
-    scope: trio.CancelScope
-
-    async def run(self) -> None:
-        """Serve until either side ends the connection."""
-        self._restart_clock()
-        transport = self.stream.socket
-        try:
-            client = parse_socket_addr(transport.family, transport.getpeername())
-            own = parse_socket_addr(transport.family, transport.getsockname())
-            async with TaskGroup() as tasks:
-                self._task_group = tasks
-                self.protocol = cast(
-                    "ProtocolWrapper",
-                    _Http11(
-                        self.app,
-                        self.config,
-                        self.context,
-                        tasks,
-                        ConnectionState(self.state),
-                        ssl=False,
-                        client=client,
-                        server=own,
-                        send=self.protocol_send,
-                    ),
+                await self._attend(stream, peer)
+            except* (OSError, trio.BrokenResourceError) as failures:
+                logger.bind(reason=_reasons(failures)).debug("http peer gone")
+            except* Exception as failures:  # noqa: BLE001 - the guard of the HTTP connections
+                counters.count("http_connection_failures")
+                self.services.reporter.tell(
+                    "WARNING",
+                    "http connection failed",
+                    peer,
+                    reason="http_connection_failed",
+                    detail=_reasons(failures),
                 )
-                await self.idle_task.restart(tasks, self._idle_timeout)
-                await self._read_data()
-                # The peer sends no more: waiting for its next request would keep the socket.
-                await self.idle_task.stop()
+            finally:
+                counters.count("http_connections_ended")
+
+    async def _attend(self, stream: trio.SocketStream, peer: Endpoint | None) -> None:
+        refusal = self._want_of_room(peer)
+        if refusal is not None:
+            await self._turn_away(stream, peer, refusal)
+            return
+        self._open += 1
+        try:
+            with self._seats.one() as seat:
+                visitor = await self._admit(stream, peer, seat)
+                if visitor is None:
+                    await hang_up(stream)
+                else:
+                    await self._serve(stream, visitor)
         finally:
-            await self._close()
+            self._open -= 1
 
-    async def protocol_send(self, event: Event) -> None:
-        """Note where requests begin and end."""
-        if isinstance(event, Updated):
-            self._restart_clock()
-        await super().protocol_send(event)
+    def _want_of_room(self, peer: Endpoint | None) -> HandshakeRefused | None:
+        limit = self.services.settings.limits.connections
+        if self._open >= limit:
+            return too_many_connections(limit)
+        return self._seats.refusal() if self._seats.are_taken(peer) else None
 
-    def _restart_clock(self) -> None:
-        self.scope.deadline = trio.current_time() + REQUEST_SECONDS
+    async def _turn_away(
+        self, stream: trio.SocketStream, peer: Endpoint | None, refusal: HandshakeRefused
+    ) -> None:
+        if self._turned_away >= _TURNED_AWAY_AT_ONCE:
+            self.services.counters.count("handshakes_refused", reason=refusal.reason)
+            return
+        self._turned_away += 1
+        try:
+            await self._entrance.refuse(stream, peer, refusal)
+            await hang_up(stream)
+        finally:
+            self._turned_away -= 1
+
+    async def _admit(
+        self, stream: trio.SocketStream, peer: Endpoint | None, seat: Seat
+    ) -> Visitor | None:
+        with trio.CancelScope() as at_the_door:
+            self._at_the_door.add(at_the_door)
+            if self.context.terminated.is_set():
+                at_the_door.cancel()
+            try:
+                return await self._entrance.admit(stream, peer, seat)
+            finally:
+                self._at_the_door.discard(at_the_door)
+        return None
+
+    async def _serve(self, stream: trio.SocketStream, visitor: Visitor) -> None:
+        with logger.contextualize(peer=shown(visitor.endpoint)):
+            await serve_connection(
+                stream,
+                visitor,
+                app=self.app,
+                config=self.config,
+                context=self.context,
+                services=self.services,
+            )
 
 
-async def _close_when_cancelled(stream: trio.SocketStream) -> None:
-    """Wake a send that is shielded from cancellation: closing the socket under it does."""
+def _peer_of(stream: trio.SocketStream) -> Endpoint | None:
     try:
-        await trio.sleep_forever()
-    finally:
-        await trio.aclose_forcefully(stream)
-
-
-async def _refuse(stream: trio.SocketStream) -> None:
-    body = orjson.dumps(
-        {
-            "success": False,
-            "error": "too_many_connections",
-            "message": "The server has too many connections; try again later. "
-            "服务器连接数已满，请稍后再试。",
-        }
-    )
-    head = (
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nRetry-After: 10\r\nConnection: close\r\n\r\n"
-    )
-    async with stream:
-        with trio.move_on_after(_REFUSAL_SECONDS):
-            await stream.send_all(head.encode() + body)
-
-
-def _peer(stream: trio.SocketStream) -> str:
-    try:
-        return str(stream.socket.getpeername()[0])
+        host, port = stream.socket.getpeername()[:2]
     except OSError:
-        # A peer that has reset the connection has no address any more.
-        return "gone"
+        # It has gone already; reading will tell.
+        return None
+    return Endpoint.of(host, port)
 
 
 def _reasons(group: BaseExceptionGroup[BaseException]) -> str:
     reasons = "; ".join(f"{type(each).__name__}: {each}" for each in _leaves(group))
-    return reasons[:_MAX_REASON_LENGTH]
+    return reasons[:_LONGEST_REASON]
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
@@ -271,23 +227,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(each)
         else:
             yield each
-
-
-class _HypercornLog(Logger):
-    """The two lines that Hypercorn's connections log, sent to the log of the server."""
-
-    async def access(
-        self, request: WWWScope, response: ResponseSummary | None, request_time: float
-    ) -> None:
-        """One line for each request; `response` is None where the peer left before it."""
-        logger.bind(
-            peer=(request.get("client") or ("",))[0],
-            method=request.get("method", "WEBSOCKET"),
-            path=request["path"][:_MAX_REASON_LENGTH],
-            status=response["status"] if response is not None else None,
-            milliseconds=round(request_time * 1000),
-        ).debug("http request answered")
-
-    async def exception(self, message: str, *args: Any, **_kwargs: Any) -> None:
-        """Pass the exception in progress on: the application answers its own, so this is rare."""
-        logger.opt(exception=True).bind(reason=message % args).error("hypercorn failed")

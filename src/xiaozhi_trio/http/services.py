@@ -11,6 +11,7 @@ import attrs
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.http.advertise import lan_addresses
 from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.telemetry.report import Reporter
 
 
 class TokenIssuer(Protocol):
@@ -38,3 +39,9 @@ class HttpServices:
     lan: Callable[[], Sequence[str]] = lan_addresses
     counters: Counters = attrs.field(factory=Counters)
     """Gets `http_requests_refused` by reason and `http_request_failures`."""
+    reporter: Reporter = attrs.field(init=False)
+    """Tells of connections and requests that are refused."""
+
+    @reporter.default
+    def _make_reporter(self) -> Reporter:
+        return Reporter(self.counters, speaks="HTTP")

@@ -29,6 +29,14 @@ TLS: Final = Dialect(
     "wss:// used on a ws:// port",
     "use ws:// in the device's address, or set [server] tls_certificate and tls_key",
 )
+TLS_WITHOUT_CERTIFICATE: Final = Dialect(
+    "TLS",
+    "tls_on_plain_port",
+    "https:// used on an http:// port",
+    "use http:// in the OTA address, or put a reverse proxy with a certificate in front of the "
+    "HTTP port",
+)
+"""What `TLS` means on a port that has no TLS to switch on."""
 HTTP_2: Final = Dialect(
     "HTTP/2 without TLS",
     "http2_on_http1_port",
@@ -44,11 +52,11 @@ PROXY_PROTOCOL: Final = Dialect(
 )
 RDP: Final = Dialect("RDP", "rdp_scanner", "remote desktop scanner", _SCANNER)
 SMB: Final = Dialect("SMB", "smb_scanner", "Windows file sharing scanner", _SCANNER)
-SSH: Final = Dialect("SSH", "ssh_client", "SSH client on the WebSocket port", _SCANNER)
+SSH: Final = Dialect("SSH", "ssh_client", "an SSH client", _SCANNER)
 MQTT: Final = Dialect(
     "MQTT",
     "mqtt_client",
-    "MQTT client on the WebSocket port",
+    "an MQTT client",
     "this server speaks WebSocket only: remove the mqtt settings from the device's OTA",
 )
 UNKNOWN: Final = Dialect("unknown bytes", "not_http", "not an HTTP request", _SCANNER)

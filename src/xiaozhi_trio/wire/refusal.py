@@ -25,5 +25,10 @@ class HandshakeRefused(Exception):
     headers: tuple[tuple[str, str], ...] = ()
     """Further headers of the HTTP answer."""
 
+    @property
+    def message(self) -> str:
+        """Both languages, as the peer is told it."""
+        return f"{self.message_zh} / {self.message_en}"
+
     def __str__(self) -> str:
         return f"{self.reason}: {self.message_en}; {self.fix}"

@@ -71,7 +71,7 @@ def parse_request_head(raw: bytes) -> RequestHead:
     lines = raw.strip(b"\r\n").split(b"\n")
     request_line = _REQUEST_LINE.fullmatch(lines[0].rstrip(b"\r"))
     if request_line is None:
-        raise _malformed("the first line is not METHOD TARGET HTTP/1.1")
+        raise malformed_request("the first line is not METHOD TARGET HTTP/1.1")
     method, target, major = request_line.groups()
     if major != b"1":
         raise HandshakeRefused(
@@ -89,11 +89,12 @@ def parse_request_head(raw: bytes) -> RequestHead:
 def _field(number: int, line: bytes) -> tuple[bytes, bytes]:
     name, colon, value = line.rstrip(b"\r").partition(b":")
     if not colon or not _FIELD_NAME.fullmatch(name) or b"\x00" in value or b"\r" in value:
-        raise _malformed(f"line {number} of the request head is not Name: value")
+        raise malformed_request(f"line {number} of the request head is not Name: value")
     return name.lower(), value.strip(b" \t")
 
 
-def _malformed(message: str) -> HandshakeRefused:
+def malformed_request(message: str) -> HandshakeRefused:
+    """The refusal of what is not HTTP/1; the message says why."""
     return HandshakeRefused(
         reason="request_malformed",
         status=400,

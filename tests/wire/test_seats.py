@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from xiaozhi_trio.gateway.seats import Seats
 from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
 from xiaozhi_trio.wire.refusal import HandshakeRefused
+from xiaozhi_trio.wire.seats import Seats
 
 PEER = Endpoint.of("192.0.2.1", 1)
 

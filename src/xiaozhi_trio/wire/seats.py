@@ -1,4 +1,4 @@
-"""How many connections one address holds."""
+"""How many connections one address holds, and what is told where there is no room."""
 
 from __future__ import annotations
 
@@ -86,3 +86,16 @@ class Seat:
         """Sit down as this peer, unless it is somebody already. Raises `HandshakeRefused`."""
         if self.home is None:
             self.home = self._seats.take(peer)
+
+
+def too_many_connections(limit: int) -> HandshakeRefused:
+    """The refusal of everybody while all `limit` connections of a port are in use."""
+    return HandshakeRefused(
+        reason="too_many_connections",
+        status=503,
+        error="service_unavailable",
+        message_zh=f"连接数已达上限 {limit}，请稍后再试",
+        message_en=f"all {limit} connections are in use",
+        fix="raise [limits] connections, or run another server",
+        headers=(("Retry-After", "5"),),
+    )

@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from xiaozhi_trio.gateway.report import Reporter
 from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.telemetry.report import Reporter
 from xiaozhi_trio.wire import dialect
 from xiaozhi_trio.wire.endpoint import Endpoint
 from xiaozhi_trio.wire.refusal import HandshakeRefused
@@ -45,6 +45,20 @@ async def test_one_line_a_minute_for_each_address_and_reason(
     assert [line.get("left_out") for line in log] == [4, None]
     counted = {count.name: count.value for count in reporter.counters.snapshot()}
     assert counted == {"handshakes_refused": 9, "strangers": 1}
+
+
+async def test_a_line_says_which_port_it_is_about(
+    reporter: Reporter, log: list[dict[str, Any]], autojump_clock: trio.testing.MockClock
+) -> None:
+    for each in (reporter, Reporter(Counters(), speaks="HTTP")):
+        each.stranger(dialect.SSH, ONE)
+        each.refused(REFUSAL, ONE)
+    assert [(line["message"], line["port"]) for line in log] == [
+        ("peer does not speak WebSocket", "WebSocket"),
+        ("handshake refused", "WebSocket"),
+        ("peer does not speak HTTP", "HTTP"),
+        ("handshake refused", "HTTP"),
+    ]
 
 
 async def test_what_was_left_out_is_told_although_nobody_comes_again(

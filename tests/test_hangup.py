@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from xiaozhi_trio.gateway.hangup import LINGER_SECONDS, hang_up
+from xiaozhi_trio.hangup import LINGER_SECONDS, hang_up
 
 
 async def test_waits_for_a_peer_that_still_sends(
@@ -36,7 +36,7 @@ async def test_does_not_swallow_without_end(
     autojump_clock: trio.testing.MockClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("xiaozhi_trio.gateway.hangup._LINGER_BYTES", 10)
+    monkeypatch.setattr("xiaozhi_trio.hangup._LINGER_BYTES", 10)
     ours, theirs = trio.testing.memory_stream_pair()
     await ours.send_all(bytes(10))
     began = trio.current_time()
