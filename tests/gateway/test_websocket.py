@@ -128,17 +128,44 @@ async def test_close_says_why_and_does_not_wait(autojump_clock: trio.testing.Moc
         assert patience.cancelled_caught
 
 
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1007, 4000])
 async def test_close_frame_of_the_peer_is_answered_once(
-    autojump_clock: trio.testing.MockClock,
+    code: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with opened() as (websocket, ours, _):
-        await ours.send_all(frame(0x88, (1001).to_bytes(2)))
+    async with opened() as (websocket, ours, theirs):
+        await ours.send_all(frame(0x88, code.to_bytes(2)))
         with pytest.raises(trio.EndOfChannel):
             await websocket.receive()
         await websocket.close(PEER_GONE)
-        assert await ours.receive_some() == closing_frame(1001)
         with pytest.raises(trio.BrokenResourceError):
             await websocket.send("late")
+        await theirs.send_stream.aclose()
+        assert b"".join([part async for part in ours]) == closing_frame(code)
+
+
+async def test_close_frame_of_the_peer_is_answered_where_the_library_cannot_any_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Its answer waits behind a send that is under way; the close comes before its turn."""
+    async with opened() as (websocket, ours, theirs):
+        deliver = theirs.send_stream.send_all_hook
+        may_go_on = trio.Event()
+
+        async def deliver_late() -> None:
+            await may_go_on.wait()
+            await deliver()
+
+        theirs.send_stream.send_all_hook = deliver_late
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(websocket.send, "x")
+            await trio.testing.wait_all_tasks_blocked()
+            await ours.send_all(frame(0x88, (1001).to_bytes(2)))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(websocket.close, PEER_GONE)
+            await trio.testing.wait_all_tasks_blocked()
+            may_go_on.set()
+        await theirs.send_stream.aclose()
+        assert b"".join([part async for part in ours]) == b"\x81\x01x" + closing_frame(1001)
 
 
 async def test_close_gives_up_on_a_peer_that_does_not_read(

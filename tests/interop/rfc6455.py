@@ -324,17 +324,7 @@ INVALID_CODES: Final = (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 
 def closes() -> Iterator[Case]:
     yield Case("5.5.1", "close without a code", (frame(CLOSE),), "close without a code, end")
     for code in VALID_CODES:
-        # A close that the server finds a reason for is told from one that the client sent by
-        # its code alone.
-        twice = code in (1002, 1007)
-        yield Case(
-            "7.4",
-            f"close {code}",
-            (close_frame(code),),
-            closed(code),
-            ours=f"close {code}, {closed(code)}" if twice else "",
-            why="the answer comes twice, which no client looks at" if twice else "",
-        )
+        yield Case("7.4", f"close {code}", (close_frame(code),), closed(code))
     for code in INVALID_CODES:
         yield Case("7.4", f"close {code}", (close_frame(code),), closed(1002))
     yield Case("5.5.1", "close of one byte", (frame(CLOSE, b"\x03"),), closed(1002))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BURST_SECONDS: Final = 10.0
 """So much at the full rate may come at once: what a network that stalled for that long delivers."""
+_CLOSE_FRAME: Final = b"\x88"
+"""What a close frame begins with: the last of its message, opcode 8."""
 
 
 class Allowance:
@@ -112,9 +114,14 @@ def _too_many_bytes(limit: int) -> Closing:
 
 
 class MeteredStream(trio.abc.Stream):
-    """A stream of WebSocket frames that ends where a limit is exceeded."""
+    """A stream of WebSocket frames that ends where a limit is exceeded.
+
+    Whole frames are to be sent over it, one at a time.
+    """
 
     def __init__(self, beneath: trio.abc.Stream, intake: Intake) -> None:
+        self.has_sent_close = False
+        """Whether a close frame was sent, which nothing may follow (RFC 6455, 5.5.1)."""
         self._beneath = beneath
         self._intake = intake
 
@@ -127,6 +134,7 @@ class MeteredStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As the stream beneath."""
+        self.has_sent_close = self.has_sent_close or data[:1] == _CLOSE_FRAME
         await self._beneath.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:

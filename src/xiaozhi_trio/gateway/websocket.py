@@ -35,17 +35,21 @@ _RECEIVE_BYTES: Final = 65_536
 _CLOSE_FRAME_SECONDS: Final = 1.0
 _JUST_VANISHED: Final = CloseReason.ABNORMAL_CLOSURE
 """Said by the library where the stream ends, also where `MeteredStream` ends it."""
-_FOUND_BY_US: Final = (CloseReason.PROTOCOL_ERROR, CloseReason.INVALID_FRAME_PAYLOAD_DATA)
 
 
 class WebSocket:
     """An open WebSocket. One task may send, one may receive."""
 
     def __init__(
-        self, connection: WebSocketConnection, transport: Transport, intake: Intake
+        self,
+        connection: WebSocketConnection,
+        transport: Transport,
+        metered: MeteredStream,
+        intake: Intake,
     ) -> None:
         self._connection = connection
         self._transport = transport
+        self._metered = metered
         self._intake = intake
 
     @property
@@ -87,10 +91,13 @@ class WebSocket:
         Takes at most a second and does not wait for the peer's: firmware 2.4.2 sends
         none. The stream beneath is left open, for whoever accepted it to hang up.
         """
+        if self._metered.has_sent_close:
+            # The library has answered the peer's.
+            return
         ended = self._connection.closed
         if ended is None or (self.exceeded is not None and ended.code == _JUST_VANISHED):
             last_word = _close_frame(closing.code, closing.told)
-        elif ended.code in _FOUND_BY_US:
+        elif ended.code != _JUST_VANISHED:
             last_word = _close_frame(ended.code, ended.reason or "")
         else:
             return
@@ -134,7 +141,7 @@ async def accept_websocket(
                     connection = await request.accept()
             except (ConnectionClosed, trio.TooSlowError) as error:
                 raise PeerLeft("the peer did not take the answer to its upgrade") from error
-            yield WebSocket(connection, transport, intake)
+            yield WebSocket(connection, transport, metered, intake)
             nursery.cancel_scope.cancel()
     except* LocalProtocolError as errors:
         # The library answers a ping that it finds behind the message at which the
