@@ -13,6 +13,7 @@ from xiaozhi_trio.config.settings import (
     Settings,
 )
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
+from xiaozhi_trio.engines.protocols import PcmChunk
 from xiaozhi_trio.testing import (
     ScriptedLanguageModel,
     ScriptedRecognizer,
@@ -292,6 +293,32 @@ async def test_075_a_failed_sentence_does_not_take_the_others_with_it(autojump_c
     texts = [event.body["text"] for event in t.device.of_kind("tts sentence_start")]
     assert texts == ["Sentence number one.", "Number three."]
     assert not t.device.of_kind("alert")
+
+
+@pytest.mark.parametrize("chunk", [PcmChunk(b"\0" * 1001, 16_000), PcmChunk(bytes(960), 0)])
+async def test_075_garbage_for_a_voice_is_told_on_the_screen(autojump_clock, talk, chunk) -> None:
+    class Garbled(ScriptedSynthesizer):
+        async def _chunks(self, sentence: str):
+            await trio.lowlevel.checkpoint()
+            yield chunk
+
+    t = await talk(tts=Garbled())
+    await ask(t)
+    assert len(t.device.of_kind("alert")) == 1
+    assert_paired(t.device)
+
+
+async def test_074_an_endless_transcript_is_cut(autojump_clock, talk) -> None:
+    t = await talk(
+        asr=ScriptedRecognizer("no end to it " * 20_000),
+        settings=Settings(conversation=ConversationSettings(history_characters=300)),
+    )
+    await t.device.hello()
+    await t.device.listen("manual")
+    await t.device.speak(0.6, burst=True)
+    await t.device.stop_listening()
+    stt = await t.device.wait_for("stt")
+    assert len(stt.body["text"]) == 300
 
 
 async def test_075_a_missing_detector_is_told_when_the_microphone_opens(

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xiaozhi_trio.engines.protocols import HIGHEST_SPEECH_RATE, LOWEST_SPEECH_RATE
 from xiaozhi_trio.engines.tts.wav_stream import (
     HEADER_BYTES,
-    HIGHEST_RATE,
-    LOWEST_RATE,
     WavError,
     WavStream,
 )
@@ -120,7 +119,7 @@ def test_metadata_without_end_is_refused() -> None:
 
 @given(
     st.lists(st.integers(-32_768, 32_767)),
-    st.integers(LOWEST_RATE, HIGHEST_RATE),
+    st.integers(LOWEST_SPEECH_RATE, HIGHEST_SPEECH_RATE),
     st.none() | st.just(0xFFFFFFFF),
     st.integers(1, 50),
 )

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 LISTENING_RATE = 16_000
 """Hz; the rate of everything a recogniser or detector is given."""
 
+LOWEST_SPEECH_RATE = 8_000
+HIGHEST_SPEECH_RATE = 192_000
+"""Hz; speech of a rate outside of these is taken for garbage."""
+
 
 @runtime_checkable
 class Engine(Protocol):
@@ -102,8 +106,9 @@ class PcmChunk:
     """A piece of synthesised speech."""
 
     pcm: bytes
+    """Whole samples."""
     sample_rate: int
-    """Hz."""
+    """Hz, from `LOWEST_SPEECH_RATE` to `HIGHEST_SPEECH_RATE`."""
 
 
 @runtime_checkable

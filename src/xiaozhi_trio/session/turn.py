@@ -138,7 +138,9 @@ class Turn:
         self._times.setdefault(step, int((at - self._began_at) * 1000))
 
     async def _answer(self) -> None:
-        text = await self._understood()
+        # More than the dialogue holds is of no use to anybody, and a burden to the device.
+        bound = self._tools.settings.conversation.history_characters
+        text = (await self._understood())[:bound]
         if text:
             # What people say at home is for those who ask to see it.
             logger.bind(text=text).debug("understood")

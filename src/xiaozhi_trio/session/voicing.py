@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from loguru import logger
 
-from xiaozhi_trio.engines.errors import EngineError
-from xiaozhi_trio.engines.protocols import PcmChunk
+from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
+from xiaozhi_trio.engines.protocols import (
+    HIGHEST_SPEECH_RATE,
+    LOWEST_SPEECH_RATE,
+    PcmChunk,
+)
 from xiaozhi_trio.session.playout import SpeechItem, SpokenSentence
 from xiaozhi_trio.session.spoken_text import display_text, spoken_text
 from xiaozhi_trio.session.stage import stage_deadline
@@ -99,6 +103,7 @@ class Voice:
             async with synthesizer.synthesize(words) as chunks:
                 async for chunk in chunks:
                     deadline.pause()
+                    _check(chunk, engine=synthesizer.name)
                     milliseconds += len(chunk.pcm) / 2 * 1000 / chunk.sample_rate
                     sentence.packets = math.ceil(milliseconds / self._packet_ms)
                     size = chunk.sample_rate * _SLICE_MS // 1000 * 2
@@ -139,3 +144,17 @@ class Voice:
                     sentence.packets, sentence = made, None
                 for packet in new:
                     await packets.send(packet)
+
+
+def _check(chunk: PcmChunk, *, engine: str) -> None:
+    """Raise `EngineError` for what cannot be played, from a synthesizer that others wrote."""
+    problem = ""
+    if len(chunk.pcm) % 2:
+        problem = f"{len(chunk.pcm)} bytes of PCM came, samples are of two"
+    elif not LOWEST_SPEECH_RATE <= chunk.sample_rate <= HIGHEST_SPEECH_RATE:
+        problem = (
+            f"a rate of {chunk.sample_rate} Hz came, expected {LOWEST_SPEECH_RATE} to "
+            f"{HIGHEST_SPEECH_RATE}"
+        )
+    if problem:
+        raise EngineError(problem, engine=engine, category=EngineErrorCategory.BAD_RESPONSE)

@@ -10,11 +10,10 @@ import struct
 
 import numpy as np
 
+from xiaozhi_trio.engines.protocols import HIGHEST_SPEECH_RATE, LOWEST_SPEECH_RATE
+
 HEADER_BYTES = 65_536
 """Bound on everything before the audio; metadata chunks are a few hundred bytes."""
-
-LOWEST_RATE = 8_000
-HIGHEST_RATE = 192_000
 
 _PCM = 0x0001
 _EXTENSIBLE = 0xFFFE
@@ -93,8 +92,10 @@ class WavStream:
                 f"encoding {encoding:#06x} with {bits} bits and {channels} channels came, expected "
                 "PCM (0x0001) with 16 bits and one or two channels"
             )
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise WavError(f"a rate of {rate} Hz came, expected {LOWEST_RATE} to {HIGHEST_RATE}")
+        if not LOWEST_SPEECH_RATE <= rate <= HIGHEST_SPEECH_RATE:
+            raise WavError(
+                f"a rate of {rate} Hz came, expected {LOWEST_SPEECH_RATE} to {HIGHEST_SPEECH_RATE}"
+            )
         self.sample_rate = rate
         self._channels = channels
 
