@@ -35,6 +35,7 @@ from xiaozhi_trio.store.paths import state_directory
 from xiaozhi_trio.store.secret import SecretUnavailable, load_or_create_secret
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.telemetry.logging import hide_secret
+from xiaozhi_trio.telemetry.telemetry import Telemetry
 from xiaozhi_trio.wire.token import TokenSigner
 
 if TYPE_CHECKING:
@@ -72,11 +73,16 @@ class Server:
     engines: EngineSet
     signer: TokenSigner
     counters: Counters = attrs.field(factory=Counters)
+    telemetry: Telemetry = attrs.field(init=False)
     roster: Roster = attrs.field(factory=Roster)
     shutdown: trio.Event = attrs.field(factory=trio.Event)
     _began: float = attrs.field(factory=time.monotonic)
     _websocket_port: int = 0
     _http_port: int = 0
+
+    @telemetry.default
+    def _make_telemetry(self) -> Telemetry:
+        return Telemetry.of(self.settings.telemetry, self.counters, self.health)
 
     @classmethod
     async def build(cls, settings: Settings, engines: EngineSet | None = None) -> Server:
@@ -100,7 +106,7 @@ class Server:
         """Serve until `shutdown` is set, then drain. Raises `StartError`."""
         failure: Exception | None = None
         try:
-            async with trio.open_nursery() as nursery:
+            async with self.telemetry.exporting(), trio.open_nursery() as nursery:
                 try:
                     gateway, services = await self._gateway(), self._http_services()
                     self._http_port = await nursery.start(
@@ -149,6 +155,7 @@ class Server:
             engines=self.engines,
             run_encoding=encoding_threads(),
             vision=self._vision,
+            traces=self.telemetry.traces,
         )
         return lambda handshake, session_id: Session(handshake, session_id, services)
 
@@ -166,6 +173,7 @@ class Server:
             websocket_port=lambda: self._websocket_port,
             health=self.health,
             counters=self.counters,
+            telemetry=self.telemetry,
         )
 
     async def _load_engines(self) -> None:

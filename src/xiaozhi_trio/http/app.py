@@ -1,4 +1,4 @@
-"""The application on the HTTP port: OTA, health, vision and a page that names them."""
+"""The application on the HTTP port: OTA, health, traces, metrics, vision and a page of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from xiaozhi_trio.http import errors, health, ota, vision
+from xiaozhi_trio.http import errors, health, metrics, ota, traces, vision
 from xiaozhi_trio.http.advertise import Approach, http_url
 from xiaozhi_trio.http.body import UnreadBodyMiddleware
 from xiaozhi_trio.http.cors import CorsMiddleware
@@ -45,6 +45,8 @@ def build_app(services: HttpServices) -> Starlette:
             *ota.OtaEndpoint(services).routes(),
             *health.HealthEndpoint(services).routes(),
             *vision.VisionEndpoint(services).routes(),
+            *traces.TracesEndpoint(services.telemetry).routes(),
+            *metrics.MetricsEndpoint(services.telemetry).routes(),
         ],
         middleware=[
             Middleware(ForwardedMiddleware, trusted=TrustedNetworks(server.trusted_proxies)),

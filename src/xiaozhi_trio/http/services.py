@@ -12,6 +12,7 @@ from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.http.advertise import lan_addresses
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.telemetry.report import Reporter
+from xiaozhi_trio.telemetry.telemetry import Telemetry
 
 
 class TokenIssuer(Protocol):
@@ -39,6 +40,8 @@ class HttpServices:
     lan: Callable[[], Sequence[str]] = lan_addresses
     counters: Counters = attrs.field(factory=Counters)
     """Gets `http_requests_refused` by reason and `http_request_failures`."""
+    telemetry: Telemetry = attrs.field(factory=Telemetry)
+    """What `/xiaozhi/traces` and `/metrics` tell."""
     reporter: Reporter = attrs.field(init=False)
     """Tells of connections and requests that are refused."""
 

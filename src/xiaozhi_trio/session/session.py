@@ -13,7 +13,7 @@ import attrs
 import trio
 from loguru import logger
 
-from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.config.settings import Settings, TelemetrySettings
 from xiaozhi_trio.engines.slots import EngineSet
 from xiaozhi_trio.session.conversation import Conversation
 from xiaozhi_trio.session.encoding import EncodingRunner
@@ -24,6 +24,7 @@ from xiaozhi_trio.session.negotiation import HelloRefused, malformed_hello, nego
 from xiaozhi_trio.session.outbox import Outbox
 from xiaozhi_trio.session.phrases import UNSUPPORTED
 from xiaozhi_trio.session.turn import TurnTools
+from xiaozhi_trio.telemetry.trace_keeper import TraceKeeper
 from xiaozhi_trio.tools.device_mcp import DeviceMcp
 from xiaozhi_trio.wire import binary
 from xiaozhi_trio.wire.closing import NORMAL, PEER_GONE, POLICY_VIOLATION, Closing
@@ -71,6 +72,8 @@ class SessionServices:
     run_encoding: EncodingRunner
     vision: Callable[[Handshake], tuple[str, str]]
     """Where a device posts photos, and the token it shows there."""
+    traces: TraceKeeper = attrs.field(factory=lambda: TraceKeeper(TelemetrySettings()))
+    """Where turns leave their traces."""
 
 
 class Session:
