@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PEER = Endpoint.of("192.0.2.7", 5000)
 KEY = base64.b64encode(b"0123456789abcdef")
+PATIENCE = 1000
+"""Seconds of a virtual clock, so that what would never end fails."""
 
 
 class FakeOutbox:
@@ -125,10 +127,16 @@ class House:
     async def peer(self, address: Endpoint | None = PEER) -> AsyncIterator[trio.StapledStream]:
         """One connection to the gateway; the block ends when the gateway is done with it."""
         ours, theirs = trio.testing.memory_stream_pair()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.gateway.attend, theirs, address)
-            yield ours
-            await ours.aclose()
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.gateway.attend, theirs, address)
+                yield ours
+                await ours.aclose()
+
+    async def attend(self, theirs: trio.abc.Stream) -> None:
+        """One connection of an unknown peer, to its end."""
+        with trio.fail_after(PATIENCE):
+            await self.gateway.attend(theirs, None)
 
     async def answer(self, request: bytes, address: Endpoint | None = PEER) -> bytes:
         """All that comes back to these bytes until the gateway closes."""

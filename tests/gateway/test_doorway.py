@@ -141,7 +141,7 @@ async def test_broken_connection_within_the_head(
         raise trio.BrokenResourceError
 
     theirs.receive_stream.receive_some_hook = reset
-    await house.gateway.attend(theirs, None)
+    await house.attend(theirs)
     assert house.lines("peer left during the handshake")
     assert house.counted("connection_failures") == 0
 
@@ -198,7 +198,7 @@ async def test_peers_that_leave_before_they_are_told(
         ours, theirs = trio.testing.memory_stream_pair()
         await ours.send_all(request)
         ours.receive_stream.close()
-        await house.gateway.attend(theirs, None)
+        await house.attend(theirs)
     assert len(house.lines("peer left before its answer")) == 4
     assert house.counted("connection_failures") == 0
 
@@ -209,7 +209,7 @@ async def test_peer_that_leaves_before_its_upgrade_is_answered(
     ours, theirs = trio.testing.memory_stream_pair()
     await ours.send_all(house.upgrade(TARGET))
     ours.receive_stream.close()
-    await house.gateway.attend(theirs, None)
+    await house.attend(theirs)
     assert not house.sessions
     assert house.lines("peer left during the handshake")
     assert house.counted("connection_failures") == 0
@@ -231,7 +231,7 @@ async def test_browser_that_stops_reading_is_not_waited_for(
 
     theirs.send_stream.send_all_hook = stall_after_the_answer
     began = trio.current_time()
-    await house.gateway.attend(theirs, None)
+    await house.attend(theirs)
     assert trio.current_time() - began <= 3
 
 

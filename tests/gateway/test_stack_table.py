@@ -19,6 +19,7 @@ import ssl
 import struct
 import threading
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -30,6 +31,10 @@ from xiaozhi_trio.config.settings import LimitSettings, ServerSettings, Settings
 from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
 from xiaozhi_trio.gateway.authentication import Authenticator
 from xiaozhi_trio.gateway.gateway import Gateway
+from xiaozhi_trio.http.app import build_app
+from xiaozhi_trio.http.server import serve_http
+from xiaozhi_trio.http.services import HttpServices
+from xiaozhi_trio.http.tokens import SteadyTokens
 from xiaozhi_trio.session.encoding import encoding_threads
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.session.session import Session, SessionServices
@@ -138,6 +143,7 @@ class Stage:
     """A gateway in a thread of its own, on which one device is being spoken to."""
 
     address: tuple[str, int]
+    http_address: tuple[str, int]
     counters: Counters
     device: SimulatedDevice
     log: list[dict[str, Any]]
@@ -152,14 +158,15 @@ class Stage:
         return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[trio.SocketStream]:
+    async def connect(self, *, http: bool = False) -> AsyncIterator[trio.SocketStream]:
         with trio.fail_after(8):
-            async with await trio.open_tcp_stream(*self.address) as stream:
+            address = self.http_address if http else self.address
+            async with await trio.open_tcp_stream(*address) as stream:
                 yield stream
 
-    async def answer(self, *pieces: bytes) -> bytes:
+    async def answer(self, *pieces: bytes, http: bool = False) -> bytes:
         """All that comes back until the server closes."""
-        async with self.connect() as stream:
+        async with self.connect(http=http) as stream:
             for piece in pieces:
                 await stream.send_all(piece)
             return await everything(stream)
@@ -240,8 +247,9 @@ async def perform(
         return Session(handshake, session_id, hasty)
 
     counters = Counters()
+    server = ServerSettings(host="127.0.0.1", websocket_port=0, http_port=0, drain_seconds=1)
     gateway = Gateway(
-        server=ServerSettings(host="127.0.0.1", websocket_port=0, drain_seconds=1),
+        server=server,
         limits=LIMITS,
         authenticator=Authenticator(SIGNER, (*BEHAVIOURS, "talking", "real")),
         sessions=build,
@@ -249,19 +257,29 @@ async def perform(
         counters=counters,
         health=lambda: {"status": "ok"},
     )
+    pages = HttpServices(
+        settings=Settings(server=server, limits=LIMITS),
+        tokens=SteadyTokens(SIGNER),
+        websocket_port=lambda: address[1],
+        health=gateway.health,
+        counters=counters,
+    )
     async with trio.open_nursery() as nursery:
         (address, *_) = await nursery.start(gateway.serve)
+        serve_pages = partial(serve_http, build_app(pages), pages, shutdown=gateway.stopping)
+        http_address = ("127.0.0.1", await nursery.start(serve_pages))
         url = f"ws://{address[0]}:{address[1]}{PATH}"
         async with dial(url, device_id="talking") as link, trio.open_nursery() as talk:
             device = SimulatedDevice(link)
             talk.start_soon(device.listen_to_server)
-            await device.hello()
-            # In realtime mode the server goes on listening while it speaks.
-            await device.listen("realtime")
-            await device.detect("tell me a story")
-            talk.start_soon(device.silence, 3600)
-            await device.wait_for("audio", count=10)
-            ready(Stage(address, counters, device, log))
+            with trio.fail_after(20):
+                await device.hello()
+                # In realtime mode the server goes on listening while it speaks.
+                await device.listen("realtime")
+                await device.detect("tell me a story")
+                talk.start_soon(device.silence, 3600)
+                await device.wait_for("audio", count=10)
+            ready(Stage(address, http_address, counters, device, log))
             await ended.wait()
             talk.cancel_scope.cancel()
         gateway.stop()
@@ -293,9 +311,10 @@ def stage() -> Iterator[Stage]:
         finally:
             began.set()
 
-    thread = threading.Thread(target=run)
+    # Where it hangs it must not keep the process.
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    began.wait(20)
+    began.wait(30)
     yield found[0]
     token[0].run_sync_soon(ended.set)
     thread.join(20)
@@ -740,6 +759,84 @@ turned_away("RDP", bytes.fromhex("030000130ee000000000000100080003000000"), "rdp
 turned_away("SMB", b"\x00\x00\x00\x54\xffSMBr" + bytes(76), "smb_scanner")
 turned_away("SSH", b"SSH-2.0-OpenSSH_9.6\r\n", "ssh_client")
 turned_away("MQTT", b"\x10\x1a\x00\x04MQTT\x04\x02\x00<" + bytes(14), "mqtt_client")
+
+
+# The same on the HTTP port, where Hypercorn alone would end the process at some
+
+
+def on_http(name: str, sent: bytes, status: int, reason: str = "") -> None:
+    """A row that speaks HTTP: answered, and where it is refused, with the reason everywhere."""
+
+    async def check(stage: Stage) -> None:
+        before = stage.counted("handshakes_refused", reason=reason)
+        head, _, body = (await stage.answer(sent, http=True)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status), head
+        if not reason:
+            return
+        error = json.loads(body)
+        assert error["error"] == reason
+        line = await stage.logged("handshake refused", reason=reason, port="HTTP")
+        assert line["fix"]
+        # Our own address is in the one about the port.
+        assert line["detail"] in error["message"]
+        assert stage.counted("handshakes_refused", reason=reason) == before + 1
+
+    row(f"HTTP port: {name}")(check)
+
+
+def strange_on_http(name: str, first_bytes: bytes, reason: str) -> None:
+    """A row that is no HTTP: closed, with a line that says what it is and what to do."""
+
+    async def check(stage: Stage) -> None:
+        before = stage.counted("strangers", reason=reason)
+        assert await stage.answer(first_bytes, http=True) == b""
+        line = await stage.logged("peer does not speak HTTP", reason=reason)
+        assert line["spoke"]
+        assert line["fix"]
+        assert stage.counted("strangers", reason=reason) == before + 1
+
+    row(f"HTTP port: {name}")(check)
+
+
+async def resets_on_http(stage: Stage, sent: bytes) -> None:
+    for _ in range(30):
+        async with stage.connect(http=True) as stream:
+            reset(stream)
+            await stream.send_all(sent)
+
+
+CLOSING = b"Host: h\r\nConnection: close\r\n"
+on_http("GET /", b"GET / HTTP/1.1\r\n" + CLOSING + b"\r\n", 200)
+on_http("POST / with body", b"POST / HTTP/1.1\r\nContent-Length: 1\r\n" + CLOSING + b"\r\n1", 405)
+on_http("HTTP/1.0 GET", b"GET / HTTP/1.0\r\n\r\n", 200)
+for _name, _request in {
+    "an upgrade": upgrade(),
+    "Connection: Upgrade,\\xff": upgrade().replace(b": Upgrade", b": Upgrade,\xff"),
+    "Sec-WebSocket-Protocol non-ASCII": upgrade(b"Sec-WebSocket-Protocol: \xff, chat"),
+    "Sec-WebSocket-Extensions non-ASCII": upgrade(b"Sec-WebSocket-Extensions: \xff"),
+    "frame in the handshake packet": upgrade() + text(b"early"),
+}.items():
+    on_http(_name, _request, 404, "wrong_port")
+on_http(
+    "100 headers x 1000 B", upgrade(*(f"X-{n}: {'x' * 1000}" for n in range(100))), 431,
+    "head_too_large",
+)  # fmt: skip
+on_http("silent", b"", 408, "silent_peer")
+on_http("slow-loris, stalled", b"GET / HTTP/1.1\r\nX: ", 408, "handshake_timeout")
+on_http("no Host", b"GET / HTTP/1.1\r\n\r\n", 400, "request_malformed")
+strange_on_http("garbage", bytes(range(128, 256)), "not_http")
+strange_on_http("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "tls_on_plain_port")
+strange_on_http("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2_on_http1_port")
+strange_on_http("PROXY v1", b"PROXY TCP4 192.0.2.1 192.0.2.2 5 80\r\n", "proxy_header")
+strange_on_http("RDP", bytes.fromhex("030000130ee000000000000100080003000000"), "rdp_scanner")
+strange_on_http("SMB", b"\x00\x00\x00\x54\xffSMBr" + bytes(76), "smb_scanner")
+strange_on_http("SSH", b"SSH-2.0-OpenSSH_9.6\r\n", "ssh_client")
+strange_on_http("MQTT", b"\x10\x1a\x00\x04MQTT\x04\x02\x00<" + bytes(14), "mqtt_client")
+row("HTTP port: connect + reset (x30)")(lambda stage: resets_on_http(stage, b""))
+row("HTTP port: garbage, then RST (x30)")(lambda stage: resets_on_http(stage, b"\x80\r\n\r\n"))
+row("HTTP port: GET, then RST (x30)")(
+    lambda stage: resets_on_http(stage, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+)
 
 
 # What hurts the reference server's own connection: the messages it dies of, and plain bugs

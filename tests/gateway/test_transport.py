@@ -47,7 +47,8 @@ async def test_closing_ends_a_receive_and_leaves_the_stream_beneath(
     nursery.start_soon(receive)
     await trio.testing.wait_all_tasks_blocked()
     await transport.aclose()
-    await ended.wait()
+    with trio.fail_after(5):
+        await ended.wait()
     for refused in (transport.receive_some(), transport.send_all(b"x")):
         with pytest.raises(trio.ClosedResourceError):
             await refused

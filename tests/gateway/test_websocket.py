@@ -41,9 +41,11 @@ async def opened(
 ) -> AsyncIterator[tuple[WebSocket, trio.testing.MemoryReceiveStream, Any]]:
     """The server's end, and both directions of the client's, the 101 taken off."""
     ours, theirs = trio.testing.memory_stream_pair()
-    async with accept_websocket(theirs, key=KEY, received=received, limits=LIMITS) as websocket:
-        assert (await ours.receive_some()).startswith(b"HTTP/1.1 101 ")
-        yield websocket, ours, theirs
+    # Of the virtual clock: what would never end fails.
+    with trio.fail_after(1000):
+        async with accept_websocket(theirs, key=KEY, received=received, limits=LIMITS) as websocket:
+            assert (await ours.receive_some()).startswith(b"HTTP/1.1 101 ")
+            yield websocket, ours, theirs
 
 
 async def test_what_came_with_the_head_is_not_lost(

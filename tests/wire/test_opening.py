@@ -4,7 +4,7 @@ import pytest
 
 from xiaozhi_trio.wire import dialect
 from xiaozhi_trio.wire.endpoint import Endpoint
-from xiaozhi_trio.wire.opening import Opening, PeerLeft, Stranger, too_slow
+from xiaozhi_trio.wire.opening import Opening, PeerLeft, Stranger
 from xiaozhi_trio.wire.refusal import HandshakeRefused
 
 HEAD = b"GET /path HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -123,10 +123,18 @@ def test_a_malformed_proxy_header_is_a_stranger() -> None:
 
 
 @pytest.mark.parametrize(
-    ("has_spoken", "reason"), [(True, "handshake_timeout"), (False, "silent_peer")]
+    ("sent", "reason"),
+    [(b"GET /", "handshake_timeout"), (V1[:9], "handshake_timeout"), (b"", "silent_peer")],
 )
-def test_a_peer_that_takes_too_long(has_spoken: bool, reason: str) -> None:
-    refusal = too_slow(0.5, has_spoken=has_spoken)
+def test_a_peer_that_takes_too_long(sent: bytes, reason: str) -> None:
+    refusal = opened(*filter(None, [sent])).overdue(0.5)
+    assert isinstance(refusal, HandshakeRefused)
     assert (refusal.reason, refusal.status) == (reason, 408)
     assert "within 0.5 s" in refusal.message_en
     assert "handshake_seconds" in refusal.fix
+
+
+def test_a_strange_peer_that_takes_too_long_is_no_less_strange() -> None:
+    late = opened(b"\x16\x03\x01").overdue(0.5)
+    assert isinstance(late, Stranger)
+    assert late.dialect is dialect.TLS

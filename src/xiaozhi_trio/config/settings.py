@@ -45,7 +45,7 @@ class ServerSettings:
     trusted_proxies: tuple[str, ...] = setting(
         (),
         why="Addresses and networks (10.0.0.0/8) of the reverse proxies and load balancers in "
-        "front of the WebSocket port: what they say of a client in a PROXY header, "
+        "front of either port: what they say of a client in a PROXY header, "
         "X-Forwarded-For, X-Forwarded-Proto or Forwarded is believed. List none that passes on "
         "what a client says of itself.",
     )
@@ -70,14 +70,17 @@ class LimitSettings:
     """How much one peer may take of the server."""
 
     connections: int = setting(
-        2000, minimum=1, maximum=100_000, why="Connections at once; further ones are told so (503)."
+        2000,
+        minimum=1,
+        maximum=100_000,
+        why="Connections to one port at once; further ones are told so (503).",
     )
     connections_per_address: int = setting(
         64,
         minimum=1,
         maximum=100_000,
-        why="WebSocket connections at once of one IPv4 address or IPv6 /64; further ones are told "
-        "so (429). Many devices share one behind NAT. Loopback and trusted_proxies are exempt.",
+        why="Connections at once to one port from one IPv4 address or IPv6 /64; further ones are "
+        "told so (429). Many devices share one behind NAT. Loopback and trusted_proxies are exempt.",
     )
     handshake_seconds: float = setting(
         10.0, unit="s", minimum=0.5, maximum=60, why="Time a peer has to send its request head."

@@ -23,7 +23,7 @@ from xiaozhi_trio.telemetry.report import Reporter
 from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
 from xiaozhi_trio.wire.forwarded import client_of, said_secure
 from xiaozhi_trio.wire.handshake import Handshake, parse_handshake
-from xiaozhi_trio.wire.opening import PeerLeft, Stranger, too_slow
+from xiaozhi_trio.wire.opening import PeerLeft, Stranger
 from xiaozhi_trio.wire.refusal import HandshakeRefused
 from xiaozhi_trio.wire.upgrade import check_upgrade, wants_upgrade
 
@@ -72,12 +72,14 @@ class Doorway:
         entrance = Entrance(stream, tls=self.tls, head_bytes=self.limits.head_bytes)
         secure = self.tls is not None
         try:
-            with trio.fail_after(self.limits.handshake_seconds):
+            with trio.move_on_after(self.limits.handshake_seconds) as patience:
                 seat.take(peer)
                 if peer in self.trusted:
                     peer = await entrance.read_proxy_header() or peer
                     seat.take(peer)
                 head, received = await entrance.read_head()
+            if patience.cancelled_caught:
+                raise entrance.overdue(self.limits.handshake_seconds)
             if peer is not None and peer in self.trusted:
                 said = said_secure(head)
                 secure = secure if said is None else said
@@ -86,8 +88,6 @@ class Doorway:
             if wants_upgrade(head):
                 return await self._upgrade(entrance.stream, peer, head, received)
             await self._answer(entrance.stream, head, secure=secure)
-        except trio.TooSlowError:
-            await self._give_up(entrance, peer)
         except PeerLeft as left:
             self.reporter.left(str(left), peer, has_spoken=entrance.has_spoken)
         except Stranger as stranger:
@@ -121,9 +121,3 @@ class Doorway:
         self.reporter.counters.count("http_answers", status=str(answer.status))
         logger.bind(method=head.method[:20], status=answer.status).debug("plain HTTP answered")
         await send_answer(stream, answer, method=head.method, limits=self.limits)
-
-    async def _give_up(self, entrance: Entrance, peer: Endpoint | None) -> None:
-        refusal = too_slow(self.limits.handshake_seconds, has_spoken=entrance.has_spoken)
-        self.reporter.refused(refusal, peer)
-        if not entrance.is_securing:
-            await refuse_over_http(entrance.stream, refusal, limits=self.limits)

@@ -40,6 +40,10 @@ class Entrance:
         """Whether TLS is due and does not stand yet, so that no answer could be read."""
         return self._tls is not None and not isinstance(self.stream, trio.SSLStream)
 
+    def overdue(self, seconds: float) -> Stranger | HandshakeRefused:
+        """What to raise where no request head has come within so many seconds."""
+        return self._opening.overdue(seconds)
+
     async def read_proxy_header(self) -> Endpoint | None:
         """The client, where a PROXY header stands before its own bytes and tells of one.
 

@@ -13,7 +13,7 @@ from xiaozhi_trio.http.errors import refusal_answer
 from xiaozhi_trio.telemetry.report import Reporter
 from xiaozhi_trio.wire import dialect
 from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
-from xiaozhi_trio.wire.opening import TELLING_SECONDS, Opening, PeerLeft, Stranger, too_slow
+from xiaozhi_trio.wire.opening import TELLING_SECONDS, Opening, PeerLeft, Stranger
 from xiaozhi_trio.wire.refusal import HandshakeRefused
 
 if TYPE_CHECKING:
@@ -52,15 +52,13 @@ class Entrance:
         """
         opening = Opening(head_bytes=self.limits.head_bytes)
         try:
-            with trio.fail_after(self.limits.handshake_seconds):
+            with trio.move_on_after(self.limits.handshake_seconds):
                 seat.take(peer)
                 if peer in self.trusted:
                     peer = await _read_proxy_header(stream, opening) or peer
                     seat.take(peer)
                 return Visitor(peer, await _read_head(stream, opening))
-        except trio.TooSlowError:
-            refusal = too_slow(self.limits.handshake_seconds, has_spoken=opening.has_spoken)
-            await self.refuse(stream, peer, refusal)
+            raise opening.overdue(self.limits.handshake_seconds)
         except HandshakeRefused as refusal:
             await self.refuse(stream, peer, refusal)
         except PeerLeft as left:

@@ -78,6 +78,21 @@ class Opening:
         """What to raise for a strange peer, by all that has come of it."""
         return Stranger(dialect.recognise(self._first))
 
+    def overdue(self, seconds: float) -> Stranger | HandshakeRefused:
+        """What to raise where no request head has come within so many seconds."""
+        # A PROXY header that stays unfinished is that of a slow load balancer.
+        if self.is_strange and not may_begin(self._first):
+            return self.stranger()
+        return HandshakeRefused(
+            reason="handshake_timeout" if self.has_spoken else "silent_peer",
+            status=408,
+            error="request_timeout",
+            message_zh=f"{seconds:g} 秒内没有收到完整的请求头",
+            message_en=f"no complete request head came within {seconds:g} s",
+            fix="look for a network that loses packets, or a scanner; [limits] handshake_seconds "
+            "is the time allowed",
+        )
+
     def proxy_header(self) -> ProxyHeader | None:
         """The PROXY header, which is taken off; None while more must come.
 
@@ -130,19 +145,6 @@ def head_too_large(limit: int) -> HandshakeRefused:
         message_zh=f"请求头超过 {limit} 字节",
         message_en=f"the request head is larger than {limit} bytes",
         fix="send fewer or shorter headers, or raise [limits] head_bytes",
-    )
-
-
-def too_slow(seconds: float, *, has_spoken: bool) -> HandshakeRefused:
-    """The refusal of a peer whose request head did not come in time."""
-    return HandshakeRefused(
-        reason="handshake_timeout" if has_spoken else "silent_peer",
-        status=408,
-        error="request_timeout",
-        message_zh=f"{seconds:g} 秒内没有收到完整的请求头",
-        message_en=f"no complete request head came within {seconds:g} s",
-        fix="look for a network that loses packets, or a scanner; [limits] handshake_seconds "
-        "is the time allowed",
     )
 
 
