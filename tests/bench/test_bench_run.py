@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from click.testing import CliRunner
 
 from xiaozhi_trio.bench import run as run_module
+from xiaozhi_trio.bench import target as target_module
 from xiaozhi_trio.bench.figures import Figure
 from xiaozhi_trio.bench.fleet import open_fleet
 from xiaozhi_trio.bench.line_process import ChildFailed, line_process
 from xiaozhi_trio.bench.run import Plan, Result, run
 from xiaozhi_trio.bench.scenarios import SCENARIOS, Scenario, ScenarioFailed, Stage
+from xiaozhi_trio.bench.script import Script
+from xiaozhi_trio.bench.target import Engines, Target, own_server
 from xiaozhi_trio.cli import bench as bench_command
 from xiaozhi_trio.cli.command import program
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
 
 @pytest.mark.sockets
@@ -92,7 +97,77 @@ async def test_a_server_that_does_not_start_shows_its_log(monkeypatch) -> None:
     assert "server process" in (result.failure or "")
 
 
+async def test_targets_are_asked_in_the_same_way_where_they_are_compared(monkeypatch) -> None:
+    known = Target(name="x", url="ws://127.0.0.1:1/", pid=None, ends_with=9, engines_ms=700)
+    monkeypatch.setattr(run_module, "running_server", lambda _: known)
+    seen: list[int | None] = []
+
+    async def look(stage: Stage) -> Sequence[Figure]:
+        await trio.lowlevel.checkpoint()
+        seen.append(stage.target.ends_with)
+        return []
+
+    looking = Scenario(name="look", what="", devices=1, play=look)
+    await run(plan(looking), lambda _: None)
+    await run(plan(looking, against="ws://127.0.0.1:2/"), lambda _: None)
+    assert seen == [9, None, None]
+
+
+@pytest.mark.parametrize(
+    ("engines", "children"),
+    [
+        (Engines.SCRIPTED, ["xiaozhi_trio.bench.served"]),
+        (Engines.OPENAI, ["xiaozhi_trio.bench.stand_in", "xiaozhi_trio.bench.served"]),
+    ],
+)
+async def test_a_server_of_our_own_gets_the_engines_asked_for(
+    engines: Engines, children: list[str], monkeypatch
+) -> None:
+    asked: dict[str, dict[str, Any]] = {}
+
+    class Child:
+        pid = 7
+
+        def __init__(self, module: str) -> None:
+            self._module = module
+
+        async def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
+            await trio.lowlevel.checkpoint()
+            asked[self._module] = arguments
+            if self._module.endswith("stand_in"):
+                return {"base_url": "http://127.0.0.1:9/v1"}
+            return {"url": "ws://127.0.0.1:8/", "ends_with": 5, "engines_ms": 1}
+
+    @asynccontextmanager
+    async def child(module: str, **_: Any) -> AsyncIterator[Child]:
+        yield Child(module)
+
+    monkeypatch.setattr(target_module, "line_process", child)
+    with tempfile.TemporaryFile() as log:
+        async with own_server(Script(sentences=2), engines, log) as target:
+            assert target.url == "ws://127.0.0.1:8/"
+    assert list(asked) == children
+    assert {arguments["script"]["sentences"] for arguments in asked.values()} == {2}
+    stand_in = asked["xiaozhi_trio.bench.served"]["stand_in"]
+    assert stand_in == ("http://127.0.0.1:9/v1" if engines is Engines.OPENAI else None)
+
+
+def test_addresses_are_checked_before_anything_is_measured() -> None:
+    for option in ("--url", "--against"):
+        for url in ("wss://xiaozhi.example/", "http://127.0.0.1:8000/", "ws://x:99999/", "ws:///"):
+            outcome = CliRunner().invoke(program, ["bench", "connect", option, url])
+            assert outcome.exit_code == 2
+            assert "no address of a WebSocket without TLS" in outcome.output
+
+
+def test_the_stand_in_plays_no_scenarios() -> None:
+    outcome = CliRunner().invoke(program, ["bench", "--stand-in", "0", "burst"])
+    assert outcome.exit_code == 2
+    assert "plays no scenarios" in outcome.output
+
+
 def test_the_command_knows_all_scenarios() -> None:
+    assert {engines.value for engines in Engines} == set(bench_command._ENGINES)
     assert set(bench_command._SCENARIOS) == set(SCENARIOS)
 
 
@@ -103,6 +178,7 @@ def test_the_command_writes_figures(monkeypatch, tmp_path) -> None:
         await trio.lowlevel.checkpoint()
         assert [scenario.name for scenario in plan.scenarios] == ["connect"]
         assert plan.devices == 4
+        assert plan.engines is Engines.OPENAI
         result = Result(
             target="x",
             scenario="connect",
@@ -115,14 +191,16 @@ def test_the_command_writes_figures(monkeypatch, tmp_path) -> None:
 
     monkeypatch.setattr(run_module, "run", play)
     outcome = CliRunner().invoke(
-        program, ["bench", "connect", "--devices", "4", "--json", str(file)]
+        program,
+        ["bench", "connect", "--devices", "4", "--engines", "openai", "--json", str(file)],
     )
     assert outcome.exit_code == 0, outcome.output
     assert "handshakes a second" in outcome.output
     assert b'"handshakes a second"' in file.read_bytes()
     nowhere = tmp_path / "no" / "folder.json"
     outcome = CliRunner().invoke(
-        program, ["bench", "connect", "--devices", "4", "--json", str(nowhere)]
+        program,
+        ["bench", "connect", "--devices", "4", "--engines", "openai", "--json", str(nowhere)],
     )
     assert outcome.exit_code == 1
     assert "cannot be written" in outcome.output

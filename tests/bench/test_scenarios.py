@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
 
 from xiaozhi_trio.bench import scenarios, served
 from xiaozhi_trio.bench.fleet import Measured
+from xiaozhi_trio.bench.light_device import LightDevice
 from xiaozhi_trio.bench.scenarios import SCENARIOS, ScenarioFailed, Stage
+from xiaozhi_trio.bench.script import Script
+from xiaozhi_trio.bench.stand_in import StandIn, serve
 from xiaozhi_trio.bench.target import Target, running_server
+from xiaozhi_trio.bench.turns import TYPED
+from xiaozhi_trio.engines.registry import EngineKind
 from xiaozhi_trio.testing import LoudnessDetector
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 SAMPLES = {
     "lag": [1.0],
@@ -88,9 +99,10 @@ async def test_gaps_and_punctuality_are_counted(autojump_clock) -> None:
     assert figures["own latency to speech"].max == 30
 
 
-async def test_a_server_that_lets_nobody_in_is_told(autojump_clock) -> None:
-    with pytest.raises(ScenarioFailed, match="no way in"):
-        await scenarios.SCENARIOS["burst"].play(stage(FakeFleet({"failed": 2}), None))
+@pytest.mark.parametrize("name", ["connect", "idle", "burst"])
+async def test_a_server_that_lets_nobody_in_is_told(name: str, autojump_clock) -> None:
+    with pytest.raises(ScenarioFailed, match=r"could connect to ws://127.0.0.1:1/: no way in$"):
+        await scenarios.SCENARIOS[name].play(stage(FakeFleet({"failed": 2}), None))
 
 
 @pytest.mark.sockets
@@ -108,3 +120,43 @@ async def test_the_served_server_tells_where_it_is_and_what_it_will_do(
         assert started["ends_with"] > 25
         assert running_server(started["url"]).pid == os.getpid()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.sockets
+async def test_the_served_server_answers_with_what_its_stand_in_says(monkeypatch, tmp_path) -> None:
+    build = served.build_engine
+    monkeypatch.setattr(
+        served,
+        "build_engine",
+        lambda kind, *more: LoudnessDetector() if kind is EngineKind.VAD else build(kind, *more),
+    )
+    monkeypatch.setattr(served, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(served, "calm_collector", lambda: None)
+    heard: list[bytes] = []
+    transcribe = StandIn.transcribe
+
+    async def count(endpoints: StandIn, request: Request) -> Response:
+        heard.append(await request.body())
+        return await transcribe(endpoints, request)
+
+    monkeypatch.setattr(StandIn, "transcribe", count)
+    quick = {"recognition_ms": 0, "first_token_ms": 0, "synthesis_ms": 0, "sentence_ms": 300}
+    shutdown = trio.Event()
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            base_url = await nursery.start(partial(serve, Script(**quick), shutdown=shutdown))
+            started = await served.Served(nursery, str(tmp_path)).start(
+                script=quick, stand_in=base_url
+            )
+            assert len(heard) == 1, "what only the first turn pays for is not measured"
+            device = await LightDevice.dial(urlsplit(started["url"]), "02:00:00:00:00:01")
+            try:
+                await device.hello()
+                await device.send(TYPED)
+                heard = await device.wait_for("tts sentence_start")
+                assert heard.body is not None
+                assert "little server" in heard.body["text"]
+                await device.wait_for("audio")
+            finally:
+                device.close()
+            nursery.cancel_scope.cancel()

@@ -17,7 +17,7 @@ from xiaozhi_trio.bench.line_process import ChildFailed
 from xiaozhi_trio.bench.procfs import NoSuchProcess
 from xiaozhi_trio.bench.scenarios import Scenario, ScenarioFailed, Stage
 from xiaozhi_trio.bench.script import Script
-from xiaozhi_trio.bench.target import Target, own_server, running_server
+from xiaozhi_trio.bench.target import Engines, Target, own_server, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,8 @@ class Plan:
     rounds: int = 1
     processes: int = 2
     script: Script = attrs.field(factory=Script)
+    engines: Engines = Engines.SCRIPTED
+    """Of a server started here."""
 
 
 @attrs.frozen(kw_only=True)
@@ -107,8 +109,11 @@ async def _play(plan: Plan, scenario: Scenario, url: str | None, number: int) ->
 
 async def _target(plan: Plan, url: str | None, log: IO[bytes], stack: AsyncExitStack) -> Target:
     if url is None:
-        return await stack.enter_async_context(own_server(plan.script, log))
-    return await trio.to_thread.run_sync(running_server, url)
+        target = await stack.enter_async_context(own_server(plan.script, plan.engines, log))
+    else:
+        target = await trio.to_thread.run_sync(running_server, url)
+    # Where another server finds the end of a turn is unknown: both get a released button.
+    return attrs.evolve(target, ends_with=None) if plan.against else target
 
 
 def _told(errors: BaseExceptionGroup) -> str:

@@ -67,11 +67,13 @@ async def _connect(stage: Stage) -> list[Figure]:
     after = stage.target.cost()
     seconds = max(measured.of("elapsed")) / 1000
     done = measured.count("handshakes")
+    if not done:
+        raise _nobody_came_in(stage, measured)
     figures = [
         _single("handshakes a second", "/s", done / seconds),
         Figure.of("connect and hello", "ms", measured.of("handshake")),
     ]
-    if before and after and done:
+    if before and after:
         cpu = (after.cpu_seconds - before.cpu_seconds) / done
         figures.append(_single("server CPU a handshake", "ms", cpu * 1000))
     return [*figures, *_trouble(measured)]
@@ -193,10 +195,13 @@ async def _hostile(stage: Stage) -> list[Figure]:
 async def _gather(stage: Stage, devices: int) -> Measured:
     measured = await stage.fleet.connect(stage.target.url, devices=devices, parallel=_PARALLEL)
     if not measured.count("connected"):
-        raise ScenarioFailed(
-            f"no device could connect to {stage.target.url}: {'; '.join(measured.problems[:3])}"
-        )
+        raise _nobody_came_in(stage, measured)
     return measured
+
+
+def _nobody_came_in(stage: Stage, measured: Measured) -> ScenarioFailed:
+    problems = "; ".join(dict.fromkeys(measured.problems))
+    return ScenarioFailed(f"no device could connect to {stage.target.url}: {problems}")
 
 
 def _trouble(measured: Measured) -> list[Figure]:

@@ -13,8 +13,10 @@ _SENTENCE: Final = "Once upon a time there was a little server."
 
 @attrs.frozen(kw_only=True)
 class Script:
-    """Milliseconds, but for `sentences`."""
+    """Milliseconds, but for `sentences` and `heard`."""
 
+    heard: str = "Tell me."
+    """What the user is understood to have said."""
     recognition_ms: int = 200
     first_token_ms: int = 400
     token_ms: int = 0

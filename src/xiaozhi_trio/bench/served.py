@@ -1,7 +1,8 @@
-"""The server under test in a process of its own: real VAD and Opus, scripted engines.
+"""The server under test in a process of its own: real voice detection and Opus.
 
-Run as `python -m xiaozhi_trio.bench.served`; it answers `start` with its address and
-serves until its stdin ends.
+Its other engines are scripted, or the real HTTP ones against a stand-in. Run as
+`python -m xiaozhi_trio.bench.served` it answers `start` with its address and serves
+until its stdin ends.
 """
 
 from __future__ import annotations
@@ -16,8 +17,17 @@ import trio
 from xiaozhi_trio.audio.opus import OpusDecoder
 from xiaozhi_trio.bench.line_process import answer_requests
 from xiaozhi_trio.bench.script import Script
+from xiaozhi_trio.bench.stand_in import PCM_RATE
 from xiaozhi_trio.bench.voice import question, voice
 from xiaozhi_trio.collector import calm_collector
+from xiaozhi_trio.config.engines import (
+    LanguageModelSettings,
+    OpenAiLanguageModelSettings,
+    OpenAiRecognizerSettings,
+    OpenAiSynthesizerSettings,
+    RecognizerSettings,
+    SynthesizerSettings,
+)
 from xiaozhi_trio.config.settings import (
     LimitSettings,
     ListeningSettings,
@@ -26,8 +36,9 @@ from xiaozhi_trio.config.settings import (
     StateSettings,
 )
 from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.engines.llm.openai import NAME as OPENAI
 from xiaozhi_trio.engines.model_store import ModelStore, default_model_directory
-from xiaozhi_trio.engines.protocols import LISTENING_RATE
+from xiaozhi_trio.engines.protocols import LISTENING_RATE, ChatMessage
 from xiaozhi_trio.engines.registry import EngineKind, build_engine
 from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
 from xiaozhi_trio.server import Server, StartError
@@ -59,10 +70,10 @@ class _Voice(Tone):
         return voice(self.milliseconds, sample_rate)
 
 
-def _engines(script: Script, vad: VoiceActivityDetector) -> EngineSet:
+def _scripted(script: Script, vad: EngineSlot[VoiceActivityDetector]) -> EngineSet:
     return EngineSet(
-        vad=EngineSlot.of_ready(vad),
-        asr=EngineSlot(ScriptedRecognizer("Tell me.", seconds=script.recognition_ms / 1000)),
+        vad=vad,
+        asr=EngineSlot(ScriptedRecognizer(script.heard, seconds=script.recognition_ms / 1000)),
         llm=EngineSlot(
             ScriptedLanguageModel(
                 script.reply(),
@@ -80,6 +91,32 @@ def _engines(script: Script, vad: VoiceActivityDetector) -> EngineSet:
     )
 
 
+def _over_http(
+    settings: Settings, models: ModelStore, vad: EngineSlot[VoiceActivityDetector]
+) -> EngineSet:
+    return EngineSet(
+        vad=vad,
+        asr=EngineSlot(build_engine(EngineKind.ASR, settings, models)),
+        llm=EngineSlot(build_engine(EngineKind.LLM, settings, models)),
+        tts=EngineSlot(build_engine(EngineKind.TTS, settings, models)),
+    )
+
+
+def _pointed_at(base_url: str, settings: Settings) -> Settings:
+    """The settings with all engines but voice detection behind one OpenAI-compatible server."""
+    return attrs.evolve(
+        settings,
+        asr=RecognizerSettings(engine=OPENAI, openai=OpenAiRecognizerSettings(base_url=base_url)),
+        llm=LanguageModelSettings(
+            engine=OPENAI, openai=OpenAiLanguageModelSettings(base_url=base_url)
+        ),
+        tts=SynthesizerSettings(
+            engine=OPENAI,
+            openai=OpenAiSynthesizerSettings(base_url=base_url, pcm_sample_rate=PCM_RATE),
+        ),
+    )
+
+
 async def packets_to_the_end(settings: ListeningSettings, vad: VoiceActivityDetector) -> int | None:
     """With how many packets of the bench's question a server finds its end; None: never."""
     ear, decoder = Listening(settings), OpusDecoder(LISTENING_RATE)
@@ -89,6 +126,17 @@ async def packets_to_the_end(settings: ListeningSettings, vad: VoiceActivityDete
         if await ear.accept(decoder.decode(packet)) is not None:
             return number
     return None
+
+
+async def _use_once(engines: EngineSet) -> None:
+    """Pay on both sides for imports and first connections, as a server does once in its life."""
+    await (await engines.asr.ready()).transcribe(bytes(LISTENING_RATE))
+    async with (await engines.llm.ready()).reply([ChatMessage("user", "Hello.")]) as pieces:
+        async for _ in pieces:
+            pass
+    async with (await engines.tts.ready()).synthesize("Hello.") as chunks:
+        async for _ in chunks:
+            pass
 
 
 class Served:
@@ -102,9 +150,17 @@ class Served:
             state=StateSettings(directory=state),
         )
 
-    async def start(self, *, script: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Begin to serve; gives where, and what is known of the turns to come."""
+    async def start(
+        self, *, script: Mapping[str, Any], stand_in: str | None = None
+    ) -> Mapping[str, Any]:
+        """Begin to serve; gives where, and what is known of the turns to come.
+
+        `stand_in` is the address of an OpenAI-compatible server with the same script,
+        None for scripted engines within this process.
+        """
         settings = self._settings
+        if stand_in is not None:
+            settings = _pointed_at(stand_in, settings)
         configure_logging(settings.logging)
         models = ModelStore(default_model_directory(), sources=settings.models.sources)
         vad: VoiceActivityDetector = build_engine(EngineKind.VAD, settings, models)
@@ -112,9 +168,15 @@ class Served:
         scripted = cattrs.structure(script, Script)
         voice(scripted.sentence_ms, settings.audio.sample_rate)
         ends_with = await packets_to_the_end(settings.listening, vad)
-        server = await Server.build(settings, _engines(scripted, vad))
+        slot = EngineSlot.of_ready(vad)
+        engines = (
+            _scripted(scripted, slot) if stand_in is None else _over_http(settings, models, slot)
+        )
+        server = await Server.build(settings, engines)
         calm_collector()
         addresses = await self._nursery.start(server.run)
+        if stand_in is not None:
+            await _use_once(engines)
         path = settings.server.websocket_path
         return {
             "url": f"ws://127.0.0.1:{addresses.websocket_port}{path}",

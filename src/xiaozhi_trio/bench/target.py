@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import enum
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -35,12 +36,32 @@ class Target:
         return None if self.pid is None else cost_of(self.pid)
 
 
+class Engines(enum.Enum):
+    """What stands behind a server of our own; the value is its name on the command line."""
+
+    SCRIPTED = "scripted"
+    """Engines that keep to the script, within the server."""
+    OPENAI = "openai"
+    """The real HTTP engines, and a stand-in that keeps to the script in a process of its own."""
+
+
 @asynccontextmanager
-async def own_server(script: Script, log: IO[bytes]) -> AsyncIterator[Target]:
+async def own_server(script: Script, engines: Engines, log: IO[bytes]) -> AsyncIterator[Target]:
     """A server of this version for the block; `log` takes what it logs. Raises `ChildFailed`."""
-    async with line_process("xiaozhi_trio.bench.served", name="server", stderr=log) as process:
-        started = await process.ask("start", script=attrs.asdict(script))
-        yield Target(name="xiaozhi-trio", pid=process.pid, **started)
+    told = attrs.asdict(script)
+    async with AsyncExitStack() as stack:
+        stand_in, name = None, "xiaozhi-trio"
+        if engines is Engines.OPENAI:
+            process = await stack.enter_async_context(
+                line_process("xiaozhi_trio.bench.stand_in", name="stand-in", stderr=log)
+            )
+            stand_in = (await process.ask("start", script=told))["base_url"]
+            name = "xiaozhi-trio, engines over HTTP"
+        process = await stack.enter_async_context(
+            line_process("xiaozhi_trio.bench.served", name="server", stderr=log)
+        )
+        started = await process.ask("start", script=told, stand_in=stand_in)
+        yield Target(name=name, pid=process.pid, **started)
 
 
 def running_server(url: str) -> Target:
