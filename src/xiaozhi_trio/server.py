@@ -22,12 +22,13 @@ from xiaozhi_trio.engines.model_store import ModelStore, default_model_directory
 from xiaozhi_trio.engines.slots import EngineSet, SlotStatus
 from xiaozhi_trio.gateway.authentication import Authenticator
 from xiaozhi_trio.gateway.gateway import Gateway
-from xiaozhi_trio.gateway.listener import CannotListen, load_tls
+from xiaozhi_trio.gateway.tls import load_tls
 from xiaozhi_trio.http.advertise import Approach, http_url, lan_addresses, websocket_url
 from xiaozhi_trio.http.app import build_app
-from xiaozhi_trio.http.server import HttpListenError, serve_http
+from xiaozhi_trio.http.server import serve_http
 from xiaozhi_trio.http.services import HttpServices
 from xiaozhi_trio.http.tokens import SteadyTokens
+from xiaozhi_trio.listener import CannotListen
 from xiaozhi_trio.session.encoding import encoding_threads
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.session.session import Session, SessionServices
@@ -90,11 +91,14 @@ class Server:
 
         `engines` are used in place of those that the settings choose.
         """
+        counters = Counters()
         try:
             libopus.bindings()
             return cls(
                 settings=settings,
-                engines=engines or EngineSet.of(settings, _model_store(settings)),
+                engines=engines
+                or EngineSet.of(settings, _model_store(settings), count=counters.count),
+                counters=counters,
                 signer=await trio.to_thread.run_sync(_signer, settings),
             )
         except (libopus.OpusMissingError, EngineError, SecretUnavailable) as error:
@@ -118,7 +122,7 @@ class Server:
                         )
                     )
                     bound = await nursery.start(gateway.serve)
-                except (CannotListen, HttpListenError) as error:
+                except CannotListen as error:
                     failure = error
                     nursery.cancel_scope.cancel()
                 else:

@@ -15,9 +15,10 @@ from xiaozhi_trio.config.settings import LimitSettings, ServerSettings, Settings
 from xiaozhi_trio.http import connection
 from xiaozhi_trio.http import server as http_server
 from xiaozhi_trio.http.app import build_app
-from xiaozhi_trio.http.server import HttpListenError, serve_http
+from xiaozhi_trio.http.server import serve_http
 from xiaozhi_trio.http.services import HttpServices
 from xiaozhi_trio.http.tokens import SteadyTokens
+from xiaozhi_trio.listener import CannotListen
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.wire.token import TokenSigner
 
@@ -514,38 +515,11 @@ async def test_cancelling_the_server_ends_it_at_once() -> None:
 async def test_a_port_in_use_is_told_with_what_to_change() -> None:
     async with running(wait_for_ever) as server:
         settings = Settings(server=ServerSettings(host="127.0.0.1", http_port=server.port))
-        with pytest.raises(HttpListenError, match=r"port \d+ .*server\.http_port"):
+        with pytest.raises(CannotListen, match=r"port \d+ .*\[server\] http_port"):
             await serve_http(wait_for_ever, services_of(settings), shutdown=trio.Event())
 
 
 async def test_a_foreign_address_is_told_with_what_to_change() -> None:
     settings = Settings(server=ServerSettings(host="198.51.100.1", http_port=0))
-    with pytest.raises(HttpListenError, match=r"server\.host"):
+    with pytest.raises(CannotListen, match=r"\[server\] host"):
         await serve_http(wait_for_ever, services_of(settings), shutdown=trio.Event())
-
-
-async def test_a_privileged_port_is_told_with_what_to_change(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def refused(port: int, *, host: str) -> list[trio.SocketListener]:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(trio, "open_tcp_listeners", refused)
-    settings = Settings(server=ServerSettings(http_port=80))
-    with pytest.raises(HttpListenError, match="1024"):
-        await serve_http(wait_for_ever, services_of(settings), shutdown=trio.Event())
-
-
-async def test_one_free_port_serves_where_a_host_has_many_addresses(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    opened = [*(await trio.open_tcp_listeners(0, host="127.0.0.1"))]
-    opened += await trio.open_tcp_listeners(0, host="127.0.0.1")
-
-    async def two(port: int, *, host: str) -> list[trio.SocketListener]:
-        return opened
-
-    monkeypatch.setattr(trio, "open_tcp_listeners", two)
-    async with running(wait_for_ever) as server:
-        assert server.port == opened[0].socket.getsockname()[1]
-        assert opened[1].socket.fileno() == -1

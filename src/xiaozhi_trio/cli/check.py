@@ -46,7 +46,8 @@ def check(options: CommonOptions) -> None:
 
 def _certificate_problems(settings: Settings, file: str) -> Iterator[Problem]:
     from xiaozhi_trio.config.errors import Problem
-    from xiaozhi_trio.gateway.listener import CannotListen, load_tls
+    from xiaozhi_trio.gateway.tls import load_tls
+    from xiaozhi_trio.listener import CannotListen
 
     try:
         load_tls(settings.server)
@@ -85,24 +86,25 @@ async def _engine_problems(settings: Settings, file: str) -> list[Problem]:
     from xiaozhi_trio.config.errors import Problem
     from xiaozhi_trio.engines.errors import EngineError
     from xiaozhi_trio.engines.model_store import ModelStore
-    from xiaozhi_trio.engines.registry import EngineKind, build_engine
+    from xiaozhi_trio.engines.registry import EngineKind, build_chain, build_engine
 
     models = ModelStore(model_directory(settings), sources=settings.models.sources)
     problems = []
     for kind in (EngineKind.VAD, EngineKind.ASR, EngineKind.LLM, EngineKind.TTS):
         try:
-            engine = build_engine(kind, settings, models)
+            engines = build_chain(kind, settings, models)
         except EngineError as error:
             problems.append(
                 Problem(
                     file=file,
-                    key=f"[{kind.value}] engine",
+                    key=f"[{kind.value}] {chosen_by(error)}",
                     message=str(error),
                     fix="choose another engine, or make this one available",
                 )
             )
         else:
-            await engine.aclose()
+            for engine in engines:
+                await engine.aclose()
     return problems
 
 

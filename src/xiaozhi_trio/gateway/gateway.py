@@ -15,9 +15,9 @@ from xiaozhi_trio.config.settings import LimitSettings, ServerSettings
 from xiaozhi_trio.gateway.authentication import Authenticator
 from xiaozhi_trio.gateway.connection import SERVER_SHUTDOWN, Reception, SessionFactory
 from xiaozhi_trio.gateway.doorway import Admission, Doorway
-from xiaozhi_trio.gateway.listener import accept_forever, open_listeners
 from xiaozhi_trio.gateway.refusal import refuse_over_http
 from xiaozhi_trio.hangup import hang_up
+from xiaozhi_trio.listener import accept_forever, open_listeners
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.telemetry.report import Reporter, shown
@@ -96,7 +96,9 @@ class Gateway:
         sessions with 1001 and closes what is left after `server.drain_seconds`.
         Raises `CannotListen`.
         """
-        listeners = await open_listeners(self.server)
+        listeners = await open_listeners(
+            self.server.host, self.server.websocket_port, setting="websocket_port"
+        )
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:

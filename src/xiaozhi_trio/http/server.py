@@ -6,7 +6,6 @@ process, so each connection is run here inside a guard that logs and counts it.
 
 from __future__ import annotations
 
-import errno
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
@@ -22,6 +21,7 @@ from xiaozhi_trio.hangup import hang_up
 from xiaozhi_trio.http.connection import hypercorn_config, serve_connection
 from xiaozhi_trio.http.entrance import Entrance
 from xiaozhi_trio.http.services import HttpServices
+from xiaozhi_trio.listener import accept_forever, open_listeners
 from xiaozhi_trio.telemetry.report import shown
 from xiaozhi_trio.wire.endpoint import Endpoint, TrustedNetworks
 from xiaozhi_trio.wire.seats import Seat, Seats, too_many_connections
@@ -40,10 +40,6 @@ _TURNED_AWAY_AT_ONCE: Final = 100
 _LONGEST_REASON: Final = 200
 
 
-class HttpListenError(Exception):
-    """The HTTP port cannot be listened on; the message says what to change."""
-
-
 async def serve_http(
     app: ASGIApp,
     services: HttpServices,
@@ -56,45 +52,22 @@ async def serve_http(
     After `shutdown` no connection is accepted, idle ones are closed, and requests in
     progress have `server.drain_seconds` to end. Counts `http_connections`,
     `http_connections_ended` and `http_connection_failures`, and with the words of the
-    WebSocket port `handshakes_refused` and `strangers`. Raises `HttpListenError` where
-    the port cannot be bound.
+    WebSocket port `handshakes_refused` and `strangers`. Raises `CannotListen`.
     """
     server = services.settings.server
-    listeners = await _open_listeners(server.host, server.http_port)
+    listeners = await open_listeners(server.host, server.http_port, setting="http_port")
     port: int = listeners[0].socket.getsockname()[1]
     guard = _Guard(services, wrap_app(cast("ASGIFramework", app), 0, "asgi"))
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            accepting.start_soon(
-                partial(trio.serve_listeners, guard.handle, listeners, handler_nursery=connections)
-            )
+            for listener in listeners:
+                accepting.start_soon(accept_forever, listener, partial(guard.welcome, connections))
             accepting.start_soon(services.reporter.tell_left_out)
             task_status.started(port)
             await shutdown.wait()
             accepting.cancel_scope.cancel()
         await guard.drain()
         connections.cancel_scope.deadline = trio.current_time() + server.drain_seconds
-
-
-async def _open_listeners(host: str, port: int) -> list[trio.SocketListener]:
-    try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            advice = "another program listens there; stop it or set server.http_port to a free port"
-        elif error.errno in {errno.EACCES, errno.EPERM}:
-            advice = "ports below 1024 need privileges; set server.http_port to 1024 or above"
-        else:
-            advice = "set server.host to an address of this machine, or to 0.0.0.0 for all"
-        raise HttpListenError(
-            f"cannot listen for HTTP on {host} port {port} ({error.strerror or error}): {advice}"
-        ) from error
-    if port == 0:
-        # Each address would have a free port of its own, and only one can be told.
-        for listener in listeners[1:]:
-            await listener.aclose()
-        return listeners[:1]
-    return listeners
 
 
 @attrs.define(eq=False)
@@ -126,6 +99,10 @@ class _Guard:
         for scope in self._at_the_door:
             scope.cancel()
 
+    def welcome(self, connections: trio.Nursery, stream: trio.SocketStream) -> None:
+        """Begin to serve a connection that was accepted just now."""
+        connections.start_soon(self.handle, stream)
+
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one accepted connection to its end; raises nothing but cancellation."""
         counters, peer = self.services.counters, _peer_of(stream)
@@ -145,6 +122,7 @@ class _Guard:
                     detail=_reasons(failures),
                 )
             finally:
+                await trio.aclose_forcefully(stream)
                 counters.count("http_connections_ended")
 
     async def _attend(self, stream: trio.SocketStream, peer: Endpoint | None) -> None:

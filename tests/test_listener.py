@@ -5,22 +5,31 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 import trio
 import trio.testing
-import trustme
+from loguru import logger
 
-from xiaozhi_trio.config.settings import ServerSettings
-from xiaozhi_trio.gateway.listener import (
-    CannotListen,
-    accept_forever,
-    load_tls,
-    open_listeners,
-)
+from xiaozhi_trio.listener import CannotListen, accept_forever, open_listeners
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def log() -> Iterator[list[dict[str, Any]]]:
+    """Log records as dicts: message, level, and the bound fields."""
+    records: list[dict[str, Any]] = []
+
+    def sink(message: Any) -> None:
+        record = message.record
+        records.append(
+            {"message": record["message"], "level": record["level"].name, **record["extra"]}
+        )
+
+    handler = logger.add(sink, level="TRACE")
+    yield records
+    logger.remove(handler)
 
 
 class Flaky:
@@ -65,7 +74,7 @@ async def test_failures_to_accept_are_survived_and_told_once(
 @pytest.mark.sockets
 @pytest.mark.parametrize("host", ["", "*", "::"])
 async def test_every_address_is_one_port_in_both_families(host: str) -> None:
-    listeners = await open_listeners(ServerSettings(host=host, websocket_port=0))
+    listeners = await open_listeners(host, 0, setting="http_port")
     try:
         ports = {listener.socket.getsockname()[1] for listener in listeners}
         families = [listener.socket.family for listener in listeners]
@@ -89,22 +98,21 @@ async def test_second_family_that_cannot_be_bound(
         return await bind(port, host=host)
 
     monkeypatch.setattr(trio, "open_tcp_listeners", without_ipv6)
-    settings = ServerSettings(host="", websocket_port=0)
     if number == errno.EADDRINUSE:
         with pytest.raises(CannotListen, match="cannot listen on ::"):
-            await open_listeners(settings)
+            await open_listeners("", 0, setting="http_port")
     else:
-        (listener,) = await open_listeners(settings)
+        (listener,) = await open_listeners("", 0, setting="http_port")
         listener.socket.close()
 
 
 @pytest.mark.sockets
 async def test_port_in_use_is_told_with_what_to_do() -> None:
-    (listener,) = await open_listeners(ServerSettings(host="127.0.0.1", websocket_port=0))
+    (listener,) = await open_listeners("127.0.0.1", 0, setting="http_port")
     port = listener.socket.getsockname()[1]
     try:
-        with pytest.raises(CannotListen, match=f"port {port} .*websocket_port"):
-            await open_listeners(ServerSettings(host="127.0.0.1", websocket_port=port))
+        with pytest.raises(CannotListen, match=f"port {port} .*http_port"):
+            await open_listeners("127.0.0.1", port, setting="http_port")
     finally:
         listener.socket.close()
 
@@ -114,7 +122,9 @@ async def test_port_in_use_is_told_with_what_to_do() -> None:
     [
         (socket.gaierror(socket.EAI_NONAME, "unknown"), "host"),
         (OSError(errno.EACCES, "denied"), "1024"),
-        (OSError(errno.EADDRNOTAVAIL, "no"), "check"),
+        (OSError(errno.EADDRNOTAVAIL, "no"), "0.0.0.0"),
+        (OSError(errno.ENOBUFS, "no"), "check"),
+        (OSError(errno.EPERM, "denied"), "http_port to 1024"),
     ],
 )
 async def test_reasons_not_to_listen(
@@ -125,33 +135,21 @@ async def test_reasons_not_to_listen(
 
     monkeypatch.setattr(trio, "open_tcp_listeners", fail)
     with pytest.raises(CannotListen, match=fix):
-        await open_listeners(ServerSettings(host="x", websocket_port=1))
+        await open_listeners("x", 1, setting="http_port")
 
 
-def test_tls_is_off_without_a_certificate() -> None:
-    assert load_tls(ServerSettings()) is None
+@pytest.mark.sockets
+async def test_one_free_port_is_told_where_a_host_has_many_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = [*(await trio.open_tcp_listeners(0, host="127.0.0.1"))]
+    opened += await trio.open_tcp_listeners(0, host="127.0.0.1")
+    second = opened[1]
 
+    async def two(port: int, *, host: str) -> list[trio.SocketListener]:
+        return opened
 
-@pytest.mark.parametrize("given", ["tls_certificate", "tls_key"])
-def test_half_of_a_certificate_is_told(given: str) -> None:
-    with pytest.raises(CannotListen, match=rf"\[server\] {given} is set"):
-        load_tls(attrs.evolve(ServerSettings(), **{given: "x.pem"}))
-
-
-def test_certificate_that_cannot_be_read(tmp_path: Path) -> None:
-    missing = str(tmp_path / "missing.pem")
-    with pytest.raises(CannotListen, match=r"missing\.pem"):
-        load_tls(ServerSettings(tls_certificate=missing, tls_key=missing))
-    broken = tmp_path / "broken.pem"
-    broken.write_text("nothing")
-    with pytest.raises(CannotListen, match=r"broken\.pem"):
-        load_tls(ServerSettings(tls_certificate=str(broken), tls_key=str(broken)))
-
-
-def test_certificate_is_loaded(tmp_path: Path) -> None:
-    issued = trustme.CA().issue_cert("example.org")
-    certificate, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    issued.cert_chain_pems[0].write_to_path(certificate)
-    issued.private_key_pem.write_to_path(key)
-    settings = ServerSettings(tls_certificate=str(certificate), tls_key=str(key))
-    assert load_tls(settings) is not None
+    monkeypatch.setattr(trio, "open_tcp_listeners", two)
+    (listener,) = await open_listeners("localhost", 0, setting="http_port")
+    assert second.socket.fileno() == -1
+    listener.socket.close()
