@@ -80,7 +80,8 @@ class LimitSettings:
         minimum=1,
         maximum=100_000,
         why="Connections at once to one port from one IPv4 address or IPv6 /64; further ones are "
-        "told so (429). Many devices share one behind NAT. Loopback and trusted_proxies are exempt.",
+        "told so (429). Many devices share one behind NAT. Loopback and trusted_proxies are "
+        "exempt.",
     )
     handshake_seconds: float = setting(
         10.0, unit="s", minimum=0.5, maximum=60, why="Time a peer has to send its request head."
