@@ -11,6 +11,7 @@ from xiaozhi_trio.cli.options import common_options
 from xiaozhi_trio.cli.probe import probe
 from xiaozhi_trio.cli.serve import serve
 from xiaozhi_trio.cli.token import token
+from xiaozhi_trio.cli.trace import trace
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,5 +20,5 @@ def program() -> None:
     """The voice server behind xiaozhi devices. `xiaozhi-trio serve` starts it as it is."""
 
 
-for command in (serve, check, token, models, probe, bench):
+for command in (serve, check, token, models, probe, bench, trace):
     program.add_command(command)

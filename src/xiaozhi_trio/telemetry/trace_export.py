@@ -85,12 +85,12 @@ class _Export:
 
     async def run(self) -> None:
         try:
-            with self._receive:
-                async for trace in self._receive:
-                    await self._exporter.take([trace, *self._waiting()])
+            async for trace in self._receive:
+                await self._exporter.take([trace, *self._waiting()])
         finally:
-            self._exporter.close()
             left = self._receive.statistics().current_buffer_used
+            self._receive.close()
+            self._exporter.close()
             if left:
                 logger.bind(exporter=self._exporter.name, turns=left).warning("traces were lost")
 

@@ -147,6 +147,11 @@ def to_json(page: TracePage) -> bytes:
     return _converter.dumps(page)
 
 
+def turn_to_json(turn: TurnRecord) -> bytes:
+    """One turn as one JSON object on one line."""
+    return _converter.dumps(turn)
+
+
 def from_json(text: bytes) -> TracePage:
     """The page that `to_json` wrote. Raises `PageMalformed`."""
     try:
