@@ -206,12 +206,13 @@ async def test_peers_that_leave_before_they_are_told(
 async def test_peer_that_leaves_before_its_upgrade_is_answered(
     house: Any, autojump_clock: trio.testing.MockClock
 ) -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    await ours.send_all(house.upgrade(TARGET))
-    ours.receive_stream.close()
-    await house.attend(theirs)
+    for _ in range(3):
+        ours, theirs = trio.testing.memory_stream_pair()
+        await ours.send_all(house.upgrade(TARGET))
+        ours.receive_stream.close()
+        await house.attend(theirs)
     assert not house.sessions
-    assert house.lines("peer left during the handshake")
+    assert len(house.lines("peer left during the handshake")) == 1
     assert house.counted("connection_failures") == 0
 
 

@@ -15,7 +15,7 @@ from xiaozhi_trio.config.settings import LimitSettings
 from xiaozhi_trio.gateway.websocket import WebSocket, accept_websocket
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.telemetry.counters import Counters
-from xiaozhi_trio.telemetry.report import shown
+from xiaozhi_trio.telemetry.report import Reporter, shown
 from xiaozhi_trio.wire.closing import GOING_AWAY, INTERNAL_ERROR, NORMAL, Closing
 from xiaozhi_trio.wire.handshake import Handshake
 from xiaozhi_trio.wire.opening import PeerLeft
@@ -133,6 +133,7 @@ class Reception:
 
     sessions: SessionFactory
     roster: Roster
+    reporter: Reporter
     counters: Counters
     limits: LimitSettings
     stopping: trio.Event
@@ -156,7 +157,11 @@ class Reception:
                 ) as websocket:
                     await self._hold(websocket, handshake, session_id)
             except* PeerLeft:
-                logger.info("peer left during the handshake")
+                self.reporter.left(
+                    "the peer was lost while its upgrade was answered",
+                    admission.peer,
+                    has_spoken=True,
+                )
 
     async def _hold(self, websocket: WebSocket, handshake: Handshake, session_id: str) -> None:
         logger.bind(

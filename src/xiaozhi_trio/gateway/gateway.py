@@ -73,6 +73,7 @@ class Gateway:
         self._reception = Reception(
             sessions=self.sessions,
             roster=self.roster,
+            reporter=self._reporter,
             counters=self.counters,
             limits=self.limits,
             stopping=self.stopping,
