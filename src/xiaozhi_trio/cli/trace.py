@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -98,10 +99,13 @@ async def _read(client: httpx.AsyncClient, query: dict[str, str]) -> TracePage:
 
     from xiaozhi_trio.telemetry.trace_record import PageMalformed, from_json
 
-    body = b""
+    body = bytearray()
     try:
-        async with client.stream("GET", "/xiaozhi/traces", params=query) as answer:
-            async for data in answer.aiter_bytes():
+        async with (
+            client.stream("GET", "/xiaozhi/traces", params=query) as answer,
+            aclosing(answer.aiter_bytes()) as parts,
+        ):
+            async for data in parts:
                 body += data
                 if len(body) > _MOST_BYTES:
                     raise CommandFailed(f"{client.base_url} sends more than a server would")
@@ -113,7 +117,7 @@ async def _read(client: httpx.AsyncClient, query: dict[str, str]) -> TracePage:
     if not answer.is_success:
         raise CommandFailed(f"{client.base_url} answers {answer.status_code}: {_reason_in(body)}")
     try:
-        return from_json(body)
+        return from_json(bytes(body))
     except PageMalformed as error:
         raise CommandFailed(
             f"{client.base_url} is no xiaozhi-trio server of this version: "
@@ -121,7 +125,7 @@ async def _read(client: httpx.AsyncClient, query: dict[str, str]) -> TracePage:
         ) from error
 
 
-def _reason_in(body: bytes) -> str:
+def _reason_in(body: bytes | bytearray) -> str:
     """What the server says, which may be any server, in a form for the terminal."""
     import orjson
 

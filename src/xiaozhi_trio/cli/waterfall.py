@@ -1,6 +1,6 @@
 """A turn as a picture for the terminal: its stages as bars against time.
 
-The bar left of the line `│` is what happened before the end of the speech.
+What is left of the line `│` happened before the end of the speech.
 """
 
 from __future__ import annotations
