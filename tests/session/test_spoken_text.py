@@ -15,7 +15,7 @@ from xiaozhi_trio.session.spoken_text import MAX_DISPLAY_CHARACTERS, display_tex
         ("你好，我是小智。", "你好，我是小智。", "你好，我是小智。"),
         ("I am **fine**, thanks! 😀", "I am fine, thanks!", "I am fine, thanks!"),
         ("😀 你好👋🏽呀🇨🇳！", "你好呀！", "你好呀！"),
-        ("1. [打开](https://a.b/c)它", "1. 打开它", "1，打开它"),
+        ("1. [打开](https://a.b/c)它", "1. 打开它", "一，打开它"),
         ("看https://www.a.cn/x", "看https://www.a.cn/x", "看a.cn"),
         # What is left over from the sentence before.
         ("！我不信", "我不信", "我不信"),
@@ -30,13 +30,13 @@ from xiaozhi_trio.session.spoken_text import MAX_DISPLAY_CHARACTERS, display_tex
         ("他——走了 -- really", "他——走了 -- really", "他—走了 — really"),
         ("Wow!! No", "Wow!! No", "Wow! No"),
         # Signs.
-        ("好呀~ 10~20度", "好呀~ 10~20度", "好呀 10~20度"),
+        ("好呀~ 10~20度", "好呀~ 10~20度", "好呀 十到二十度"),
         ("3*4=12", "3*4=12", "3×4=12"),
         ("北京→上海", "北京→上海", "北京，上海"),
         ("A -> B | C", "A -> B | C", "A -> B, C"),
         ("★好★ ■项目", "★好★ ■项目", "好 项目"),
         ("C# is #1", "C# is #1", "C# is 1"),
-        ("snake_case x^2", "snake_case x^2", "snake case x 2"),
+        ("snake_case x^2", "snake_case x^2", "snake case x²"),
         ("好 ，走", "好 ，走", "好，走"),
         ("100% 25℃", "100% 25℃", "100% 25℃"),
         # Nothing to pronounce.

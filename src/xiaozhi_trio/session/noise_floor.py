@@ -1,0 +1,96 @@
+"""How loud it is where the device stands while nobody speaks.
+
+The floor is found by minimum statistics (R. Martin, IEEE Trans. Speech Audio Proc. 9(5),
+2001): speech has pauses, so that the least level within a stretch longer than any word
+belongs to the room, whether or not somebody speaks in it. What is hardly louder than the
+floor is no voice, whatever a detector thinks of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+SILENCE_DB: Final = -90.0
+"""dB full scale; the least level that is told apart, about one unit of 16 bits."""
+
+QUIET_DB: Final = -65.0
+"""dB full scale; a floor below that is a quiet room, where whispers count."""
+AUDIBLE_DB: Final = 3.0
+"""Above the floor; steady noise itself stays below, as its windows vary by a decibel or two."""
+CLEAR_DB: Final = 9.0
+"""Above the floor; speech that a recogniser understands is louder than its noise by that."""
+_MOST_CERTAIN: Final = 0.9
+"""Probability asked for where a window is barely audible above the floor."""
+
+_SMOOTHING_MS: Final = 100.0
+"""Time constant of the level: the least of many rough levels would be far below the floor."""
+_STRETCH_MS: Final = 2_000.0
+"""The floor is the least level of this long, longer than people speak without a dip."""
+_PARTS: Final = 8
+"""Pieces of that stretch; the oldest is forgotten as a whole."""
+
+
+def level_db(pcm: bytes) -> float:
+    """Level of 16-bit PCM in dB full scale, without its constant part; `SILENCE_DB` at least."""
+    samples = np.frombuffer(pcm, "<i2", count=len(pcm) // 2).astype(np.float64)
+    if not samples.size:
+        return SILENCE_DB
+    power = float(np.var(samples)) / 32_768**2
+    return max(SILENCE_DB, 10 * math.log10(power)) if power > 0 else SILENCE_DB
+
+
+class NoiseFloor:
+    """The floor of one microphone, and what it asks of a voice."""
+
+    def __init__(self) -> None:
+        self._smoothed: float | None = None
+        self._least = math.inf
+        self._least_ms = 0.0
+        # Of the stretches before the one under way.
+        self._past: deque[float] = deque(maxlen=_PARTS - 1)
+
+    @property
+    def floor_db(self) -> float | None:
+        """In dB full scale; None until a quarter of a second was heard."""
+        if not self._past and self._least_ms < _STRETCH_MS / _PARTS:
+            return None
+        return min(self._least, *self._past) if self._past else self._least
+
+    def add(self, level: float, window_ms: float) -> None:
+        """Hear one window of `level` dB full scale."""
+        weight = 1 - math.exp(-window_ms / _SMOOTHING_MS)
+        before = level if self._smoothed is None else self._smoothed
+        self._smoothed = before + weight * (level - before)
+        self._least = min(self._least, self._smoothed)
+        self._least_ms += window_ms
+        if self._least_ms >= _STRETCH_MS / _PARTS:
+            self._past.append(self._least)
+            self._least, self._least_ms = math.inf, 0.0
+
+    def threshold(self, base: float, level: float, *, in_voice: bool) -> float:
+        """The voice probability that a window of `level` has to reach instead of `base`.
+
+        Nothing reaches it less than `AUDIBLE_DB` above the floor. Where a voice would
+        begin, it falls evenly from there to `base` at `CLEAR_DB`; `in_voice`, where the
+        window before was voice, it is `base`, for words end quietly. `base` too while no
+        floor is known or the room is quiet.
+        """
+        floor = self.floor_db
+        if floor is None or floor <= QUIET_DB:
+            return base
+        above = level - floor
+        if above < AUDIBLE_DB:
+            return math.inf
+        if in_voice or above >= CLEAR_DB:
+            return base
+        return base + (_MOST_CERTAIN - base) * (CLEAR_DB - above) / (CLEAR_DB - AUDIBLE_DB)
+
+    def reset(self) -> None:
+        """Forget the room."""
+        self._smoothed = None
+        self._least, self._least_ms = math.inf, 0.0
+        self._past.clear()
