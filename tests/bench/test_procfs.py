@@ -17,14 +17,17 @@ def test_a_process_has_costs() -> None:
         pass
     kept = os.urandom(8_000_000)
     done = threading.Event()
-    thread = threading.Thread(target=done.wait)
-    thread.start()
+    threads = [threading.Thread(target=done.wait) for _ in range(16)]
+    for thread in threads:
+        thread.start()
     after = cost_of(os.getpid())
     done.set()
-    thread.join()
+    for thread in threads:
+        thread.join()
     assert after.cpu_seconds - before.cpu_seconds >= 0.03
     assert after.private_bytes - before.private_bytes > len(kept) // 2
-    assert after.threads == before.threads + 1
+    # Idle threads of other tests may end meanwhile.
+    assert after.threads - before.threads >= len(threads) // 2
     assert after.waited_seconds >= before.waited_seconds
 
 
