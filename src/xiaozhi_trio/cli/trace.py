@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import click
 
@@ -11,7 +11,7 @@ from xiaozhi_trio.cli.failures import CommandFailed, run
 from xiaozhi_trio.cli.options import CommonOptions, common_options, pass_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     import httpx
 
@@ -103,7 +103,7 @@ async def _read(client: httpx.AsyncClient, query: dict[str, str]) -> TracePage:
     try:
         async with (
             client.stream("GET", "/xiaozhi/traces", params=query) as answer,
-            aclosing(answer.aiter_bytes()) as parts,
+            aclosing(cast("AsyncGenerator[bytes, None]", answer.aiter_bytes())) as parts,
         ):
             async for data in parts:
                 body += data
