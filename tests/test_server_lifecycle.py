@@ -204,7 +204,7 @@ from xiaozhi_trio import server
 from xiaozhi_trio.testing import *
 parts = EngineSet(*(EngineSlot(e) for e in (
     LoudnessDetector(), ScriptedRecognizer(), ScriptedLanguageModel(), ScriptedSynthesizer())))
-server.EngineSet.of = lambda settings, models: parts
+server.EngineSet.of = lambda settings, models, count: parts
 async def main():
     settings = Settings(server=ServerSettings(host="127.0.0.1", websocket_port=0, http_port=0),
                         state=StateSettings(directory={str(tmp_path)!r}))

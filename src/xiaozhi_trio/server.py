@@ -19,7 +19,7 @@ from xiaozhi_trio.collector import calm_collector
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.model_store import ModelStore, default_model_directory
-from xiaozhi_trio.engines.slots import EngineSet, SlotStatus
+from xiaozhi_trio.engines.slots import EngineSet, SlotState, SlotStatus
 from xiaozhi_trio.gateway.authentication import Authenticator
 from xiaozhi_trio.gateway.gateway import Gateway
 from xiaozhi_trio.gateway.tls import load_tls
@@ -220,26 +220,17 @@ class Server:
     def health(self) -> Mapping[str, Any]:
         """What `/health` tells."""
         states = self.engines.states()
-        statuses = {state.status for state in states.values()}
         status = "ok"
-        if SlotStatus.FAILED in statuses:
+        if any(state.is_impaired for state in states.values()):
             status = "degraded"
-        elif SlotStatus.LOADING in statuses:
+        elif any(state.status is SlotStatus.LOADING for state in states.values()):
             status = "loading"
         return {
             "status": status,
             "version": __version__,
             "uptime_seconds": round(time.monotonic() - self._began, 1),
             "sessions": len(self.roster),
-            "engines": {
-                name: {
-                    "engine": state.engine,
-                    "state": state.status.value,
-                    "seconds": round(state.seconds, 1),
-                    **({"reason": state.reason} if state.reason else {}),
-                }
-                for name, state in states.items()
-            },
+            "engines": {name: _engine_health(state) for name, state in states.items()},
         }
 
 
@@ -273,6 +264,17 @@ async def _stop_on_signal(signals: Any, shutdown: trio.Event, everything: trio.C
         if shutdown.is_set():
             everything.cancel()
         shutdown.set()
+
+
+def _engine_health(state: SlotState) -> dict[str, Any]:
+    return {
+        "engine": state.engine,
+        "state": state.status.value,
+        "seconds": round(state.seconds, 1),
+        **({"reason": state.reason} if state.reason else {}),
+        **({"circuit": state.circuit.value} if state.circuit else {}),
+        **({"chain": [_engine_health(each) for each in state.chain]} if state.chain else {}),
+    }
 
 
 def _model_store(settings: Settings) -> ModelStore:

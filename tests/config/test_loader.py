@@ -211,8 +211,36 @@ def test_a_list_becomes_a_tuple() -> None:
         ),
         pytest.param(
             "[asr]\nothers = 1",
-            "c.toml:2: [asr] others: unknown name; remove it; known here: engine, openai, whisper",
+            "c.toml:2: [asr] others: unknown name; remove it; known here: engine, fallback, "
+            "first_answer_seconds, openai, whisper",
             id="the field for other engines",
+        ),
+        pytest.param(
+            '[llm]\nengine = "openai"\nfallback = ["llama", "openai"]',
+            'c.toml:3: [llm] fallback: came ["llama", "openai"], in which "openai" is the engine '
+            'itself, expected other engines, each once; take "openai" out; the engine itself is '
+            "tried again without that",
+            id="a chain that contains itself",
+        ),
+        pytest.param(
+            '[tts]\nfallback = ["hibari", "hibari"]',
+            'c.toml:2: [tts] fallback: came ["hibari", "hibari"], in which "hibari" is there '
+            'twice, expected other engines, each once; take "hibari" out; the engine itself is '
+            "tried again without that",
+            id="an engine twice in a chain",
+        ),
+        pytest.param(
+            '[llm]\nfallback = "openai"',
+            'c.toml:2: [llm] fallback: came the text "openai", expected a list of texts; write a '
+            'list: fallback = ["openai"]',
+            id="a chain that is no list",
+        ),
+        pytest.param(
+            '[asr]\nfallback = ["openai", "other"]\nfirst_answer_seconds = 10',
+            "c.toml:3: [asr] first_answer_seconds: came 10 for each engine but the last, expected "
+            "less than 10, for all of them together have 20: [conversation] recognition_seconds; "
+            "lower it, so that the last engine has time left, or raise the other",
+            id="no time for the last of a chain",
         ),
         pytest.param(
             '[server]\nwebsocket_path = "xiaozhi"',

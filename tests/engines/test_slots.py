@@ -148,10 +148,25 @@ async def test_a_try_that_fails_for_good_is_the_last(autojump_clock: MockClock) 
         await slot.ready()
 
 
-async def test_a_bug_of_an_engine_is_not_hidden(autojump_clock: MockClock) -> None:
-    slot = EngineSlot(Slow([KeyError("oops")]))
-    with pytest.raises(KeyError):
+async def test_a_bug_of_an_engine_is_told_and_ends_nothing(
+    autojump_clock: MockClock, log_lines: Sequence[dict[str, Any]]
+) -> None:
+    engine = Slow([KeyError("oops")])
+    slot = EngineSlot(engine)
+    await slot.load()
+    assert engine.loads == 1
+    reason = "slow: loading raised KeyError('oops'), which is a bug of this engine (internal)"
+    assert slot.state == SlotState("slow", SlotStatus.FAILED, pytest.approx(3.0), reason)
+    assert log_lines[0]["reason"] == reason
+    with pytest.raises(EngineError, match="oops"):
+        await slot.ready()
+
+
+async def test_a_cancelled_load_is_no_failure(autojump_clock: MockClock) -> None:
+    slot = EngineSlot(Slow())
+    with trio.move_on_after(1):
         await slot.load()
+    assert slot.status is SlotStatus.LOADING
 
 
 async def test_of_ready() -> None:

@@ -63,11 +63,13 @@ def banner_text(settings: Settings, addresses: Addresses) -> str:
 
 
 def engine_names(settings: Settings) -> str:
-    """`vad silero, asr whisper, llm llama, tts bilingual (kokoro + hibari)`."""
-    speech = settings.tts.engine
-    if speech == "bilingual":
-        speech += f" ({settings.tts.bilingual.chinese} + {settings.tts.bilingual.english})"
+    """`vad silero, asr whisper, llm openai or llama, tts bilingual (kokoro + hibari)`."""
+    bilingual = settings.tts.bilingual
+    shown = {"bilingual": f"bilingual ({bilingual.chinese} + {bilingual.english})"}
+    speech = (settings.tts.engine, *settings.tts.fallback)
     return (
-        f"vad {settings.vad.engine}, asr {settings.asr.engine}, "
-        f"llm {settings.llm.engine}, tts {speech}"
+        f"vad {settings.vad.engine}, "
+        f"asr {' or '.join((settings.asr.engine, *settings.asr.fallback))}, "
+        f"llm {' or '.join((settings.llm.engine, *settings.llm.fallback))}, "
+        f"tts {' or '.join(shown.get(name, name) for name in speech)}"
     )

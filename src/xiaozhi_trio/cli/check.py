@@ -86,7 +86,7 @@ async def _engine_problems(settings: Settings, file: str) -> list[Problem]:
     from xiaozhi_trio.config.errors import Problem
     from xiaozhi_trio.engines.errors import EngineError
     from xiaozhi_trio.engines.model_store import ModelStore
-    from xiaozhi_trio.engines.registry import EngineKind, build_chain, build_engine
+    from xiaozhi_trio.engines.registry import EngineKind, FallbackUnavailable, build_chain
 
     models = ModelStore(model_directory(settings), sources=settings.models.sources)
     problems = []
@@ -94,10 +94,11 @@ async def _engine_problems(settings: Settings, file: str) -> list[Problem]:
         try:
             engines = build_chain(kind, settings, models)
         except EngineError as error:
+            named_by = "fallback" if isinstance(error, FallbackUnavailable) else "engine"
             problems.append(
                 Problem(
                     file=file,
-                    key=f"[{kind.value}] {chosen_by(error)}",
+                    key=f"[{kind.value}] {named_by}",
                     message=str(error),
                     fix="choose another engine, or make this one available",
                 )

@@ -12,23 +12,20 @@ if TYPE_CHECKING:
 
 
 def needed_models(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """The models of the embedded engines that are chosen, each once."""
+    """The models of the embedded engines that are chosen, fallback engines too, each once."""
     return list(dict.fromkeys(_models_of(settings, catalogue)))
 
 
 def _models_of(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
     if settings.vad.engine == "silero":
         yield "silero-vad"
-    if settings.asr.engine == "whisper":
+    if "whisper" in (settings.asr.engine, *settings.asr.fallback):
         yield settings.asr.whisper.model
-    if settings.llm.engine == "llama":
+    if "llama" in (settings.llm.engine, *settings.llm.fallback):
         yield settings.llm.llama.model
-    bilingual = settings.tts.bilingual
-    speaking = (
-        (bilingual.chinese, bilingual.english)
-        if settings.tts.engine == "bilingual"
-        else (settings.tts.engine,)
-    )
+    speaking = {settings.tts.engine, *settings.tts.fallback}
+    if "bilingual" in speaking:
+        speaking |= {settings.tts.bilingual.chinese, settings.tts.bilingual.english}
     if "kokoro" in speaking:
         yield "kokoro"
         kokoro = settings.tts.kokoro

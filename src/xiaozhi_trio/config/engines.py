@@ -157,6 +157,16 @@ class RecognizerSettings:
     """Speech recognition."""
 
     engine: str = setting("whisper", why="Engine that recognises speech: whisper or openai.")
+    fallback: tuple[str, ...] = setting(
+        (), why="Engines that are asked, in this order, where that one fails or is slow."
+    )
+    first_answer_seconds: float = setting(
+        4.0,
+        unit="s",
+        minimum=0.2,
+        maximum=120,
+        why="Longest wait for the transcript before the next engine is asked.",
+    )
     whisper: WhisperSettings = attrs.field(factory=WhisperSettings)
     openai: OpenAiRecognizerSettings = attrs.field(factory=OpenAiRecognizerSettings)
     others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
@@ -167,6 +177,16 @@ class LanguageModelSettings:
     """The language model."""
 
     engine: str = setting("llama", why="Engine that thinks of replies: llama or openai.")
+    fallback: tuple[str, ...] = setting(
+        (), why="Engines that are asked, in this order, where that one fails or is slow."
+    )
+    first_answer_seconds: float = setting(
+        5.0,
+        unit="s",
+        minimum=0.2,
+        maximum=120,
+        why="Longest wait for the first word of a reply before the next engine is asked.",
+    )
     llama: LlamaSettings = attrs.field(factory=LlamaSettings)
     openai: OpenAiLanguageModelSettings = attrs.field(factory=OpenAiLanguageModelSettings)
     others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
@@ -179,8 +199,37 @@ class SynthesizerSettings:
     engine: str = setting(
         "bilingual", why="Engine that speaks: bilingual, kokoro, hibari or openai."
     )
+    fallback: tuple[str, ...] = setting(
+        (), why="Engines that are asked, in this order, where that one fails or is slow."
+    )
+    first_answer_seconds: float = setting(
+        4.0,
+        unit="s",
+        minimum=0.2,
+        maximum=120,
+        why="Longest wait for the first sound of a sentence before the next engine is asked.",
+    )
     bilingual: BilingualSettings = attrs.field(factory=BilingualSettings)
     kokoro: KokoroSettings = attrs.field(factory=KokoroSettings)
     hibari: HibariSettings = attrs.field(factory=HibariSettings)
     openai: OpenAiSynthesizerSettings = attrs.field(factory=OpenAiSynthesizerSettings)
     others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
+
+
+@attrs.frozen(kw_only=True)
+class BreakerSettings:
+    """The circuit breaker of each recogniser, language model and synthesizer."""
+
+    failures: int = setting(
+        3,
+        minimum=1,
+        maximum=1000,
+        why="Failures in a row after which an engine is left alone, so that nobody waits for it.",
+    )
+    pause_seconds: float = setting(
+        10.0,
+        unit="s",
+        minimum=0.5,
+        maximum=3600,
+        why="How long; then one request at a time finds out whether it answers again.",
+    )

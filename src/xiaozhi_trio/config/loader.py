@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cattrs
 import tomli
 
 from xiaozhi_trio.config.errors import ConfigError, Problem
@@ -62,7 +61,7 @@ def parse_settings(document: str, *, file: str, environment: Mapping[str, str]) 
     tables = _parse(document, file)
     try:
         return structure_settings(tables, environment)
-    except cattrs.ClassValidationError as error:
+    except ExceptionGroup as error:
         lines = locate_statements(document)
         problems = [
             Problem(

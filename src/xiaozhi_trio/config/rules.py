@@ -14,14 +14,18 @@ from urllib.parse import urlsplit
 
 from xiaozhi_trio.config.engines import (
     BilingualSettings,
+    LanguageModelSettings,
     OpenAiLanguageModelSettings,
     OpenAiRecognizerSettings,
     OpenAiSynthesizerSettings,
+    RecognizerSettings,
+    SynthesizerSettings,
 )
 from xiaozhi_trio.config.settings import (
     ListeningSettings,
     ModelSettings,
     ServerSettings,
+    Settings,
     TelemetrySettings,
 )
 from xiaozhi_trio.config.values import SettingError, toml_of
@@ -171,6 +175,39 @@ def _bilingual(settings: BilingualSettings) -> Iterator[SettingError]:
             )
 
 
+def _fallback(
+    settings: RecognizerSettings | LanguageModelSettings | SynthesizerSettings,
+) -> Iterator[SettingError]:
+    chain = (settings.engine, *settings.fallback)
+    for name in sorted({name for name in chain if chain.count(name) > 1}):
+        given = "the engine itself" if name == settings.engine else "there twice"
+        yield SettingError(
+            f"came {toml_of(settings.fallback)}, in which {toml_of(name)} is {given}, "
+            "expected other engines, each once",
+            f"take {toml_of(name)} out; the engine itself is tried again without that",
+            ("fallback",),
+        )
+
+
+def _patience(settings: Settings) -> Iterator[SettingError]:
+    """The engines before the last one of a chain must leave it time of the stage's."""
+    conversation = settings.conversation
+    for kind, chosen, stage in (
+        ("asr", settings.asr, "recognition_seconds"),
+        ("llm", settings.llm, "first_token_seconds"),
+        ("tts", settings.tts, "synthesis_seconds"),
+    ):
+        seconds = getattr(conversation, stage)
+        if len(chosen.fallback) * chosen.first_answer_seconds >= seconds:
+            yield SettingError(
+                f"came {chosen.first_answer_seconds:g} for each engine but the last, expected "
+                f"less than {seconds / len(chosen.fallback):g}, for all of them together have "
+                f"{seconds:g}: [conversation] {stage}",
+                "lower it, so that the last engine has time left, or raise the other",
+                (kind, "first_answer_seconds"),
+            )
+
+
 FIELD_RULES: Mapping[tuple[type, str], Callable[[Any], None]] = {
     (ServerSettings, "websocket_path"): _websocket_path,
     (ServerSettings, "websocket_url"): _websocket_url,
@@ -197,6 +234,10 @@ SECTION_RULES: Mapping[type, Callable[[Any], Iterator[SettingError]]] = {
     ServerSettings: _server,
     ListeningSettings: _listening,
     BilingualSettings: _bilingual,
+    RecognizerSettings: _fallback,
+    LanguageModelSettings: _fallback,
+    SynthesizerSettings: _fallback,
+    Settings: _patience,
 }
 """By class: gives an `SettingError` for each rule broken, with the key to blame."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from xiaozhi_trio.config.engines import (
+    BreakerSettings,
     LanguageModelSettings,
     RecognizerSettings,
     SynthesizerSettings,
@@ -391,6 +392,7 @@ class Settings:
     asr: RecognizerSettings = attrs.field(factory=RecognizerSettings)
     llm: LanguageModelSettings = attrs.field(factory=LanguageModelSettings)
     tts: SynthesizerSettings = attrs.field(factory=SynthesizerSettings)
+    breaker: BreakerSettings = attrs.field(factory=BreakerSettings)
     models: ModelSettings = attrs.field(factory=ModelSettings)
     state: StateSettings = attrs.field(factory=StateSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)

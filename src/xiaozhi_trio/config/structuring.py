@@ -31,7 +31,7 @@ def is_secret_name(key: str) -> bool:
 
 
 def structure_settings(tables: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Make settings of a parsed file. Raises `cattrs.ClassValidationError`; see `unfit_values`."""
+    """Make settings of a parsed file. Raises an ExceptionGroup; see `unfit_values`."""
     converter = cattrs.Converter(detailed_validation=True)
 
     @converter.register_structure_hook_factory(attrs.has)
@@ -173,12 +173,14 @@ def _set_others_apart(tables: Mapping[str, Any], section: type[Any]) -> dict[str
 
 
 def _texts_within(tables: Mapping[str, Any]) -> Iterator[str]:
-    """The texts of a section and of its tables, among them the names of engines."""
+    """The texts of a section, its lists and its tables, among them the names of engines."""
     for value in tables.values():
         if isinstance(value, str):
             yield value
         elif isinstance(value, dict):
             yield from (text for text in value.values() if isinstance(text, str))
+        elif isinstance(value, list):
+            yield from (text for text in value if isinstance(text, str))
 
 
 def _no_table(value: Any) -> SettingError:

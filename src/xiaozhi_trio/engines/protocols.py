@@ -42,6 +42,30 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Queued(Protocol):
+    """An engine whose callers wait for each other, as those of an embedded model do."""
+
+    @property
+    def is_busy(self) -> bool:
+        """A call made now would wait for another caller."""
+
+
+@runtime_checkable
+class Attributed(Protocol):
+    """An answer that tells who gave it: a `Transcript`, or the stream of a chain of engines."""
+
+    @property
+    def engine(self) -> str:
+        """The engine's name in the configuration; empty where the one that was asked did."""
+
+
+def engine_of(answer: object, asked: Engine) -> str:
+    """The name of the engine that gave an answer, where `asked` was asked for it."""
+    told = answer.engine if isinstance(answer, Attributed) else ""
+    return told or asked.name
+
+
+@runtime_checkable
 class VoiceActivityStream(Protocol):
     """The detector's memory of one microphone."""
 
@@ -73,6 +97,8 @@ class Transcript:
     """Empty where the engine heard no words."""
     language: str | None = None
     """ISO 639-1 code (`zh`, `en`), where the engine knows it."""
+    engine: str = ""
+    """Who recognised it, where that was one of several."""
 
 
 @runtime_checkable

@@ -73,6 +73,10 @@ class EngineFactory(Protocol):
         """
 
 
+class FallbackUnavailable(EngineError):
+    """An engine that the setting `fallback` names cannot be made."""
+
+
 _Builder = Callable[[Settings, "ModelFolder"], Engine]
 
 
@@ -197,6 +201,38 @@ def build_engine(kind: EngineKind, settings: Settings, models: ModelFolder) -> E
     if chosen is None:
         raise _unavailable(kind.value, f"the configuration has no table [{kind.value}]")
     return _build(kind, chosen.engine, settings, models)
+
+
+@overload
+def build_chain(
+    kind: Literal[EngineKind.ASR], settings: Settings, models: ModelFolder
+) -> Sequence[SpeechRecognizer]: ...
+@overload
+def build_chain(
+    kind: Literal[EngineKind.LLM], settings: Settings, models: ModelFolder
+) -> Sequence[LanguageModel]: ...
+@overload
+def build_chain(
+    kind: Literal[EngineKind.TTS], settings: Settings, models: ModelFolder
+) -> Sequence[SpeechSynthesizer]: ...
+@overload
+def build_chain(kind: EngineKind, settings: Settings, models: ModelFolder) -> Sequence[Engine]: ...
+def build_chain(kind: EngineKind, settings: Settings, models: ModelFolder) -> Sequence[Engine]:
+    """The engine the settings choose for `kind` and those of its `fallback`, in that order.
+
+    Raises `EngineError` as `build_engine` does, `FallbackUnavailable` for one of `fallback`.
+    """
+    engines = [build_engine(kind, settings, models)]
+    for name in getattr(getattr(settings, kind.value), "fallback", ()):
+        try:
+            engines.append(_build(kind, name, settings, models))
+        except EngineError as error:
+            raise FallbackUnavailable(
+                f"named by [{kind.value}] fallback: {error.args[0]}",
+                engine=error.engine,
+                category=error.category,
+            ) from error
+    return engines
 
 
 def _build(kind: EngineKind, name: str, settings: Settings, models: ModelFolder) -> Engine:

@@ -1,4 +1,8 @@
-"""Engines in the state they are in: loading behind the server's back, ready, or failed."""
+"""Engines in the state they are in: loading behind the server's back, ready, or failed.
+
+What an engine raises while it loads is told and leaves its slot failed, whatever it is:
+engines come from anybody, and a process full of sessions does not end over one.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,28 @@ import attrs
 import trio
 from loguru import logger
 
+from xiaozhi_trio.engines.breaker import CircuitStatus
+from xiaozhi_trio.engines.edge import EngineBug, engine_edge
 from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.engines.fallback import (
+    FallbackChain,
+    FallbackLanguageModel,
+    FallbackRecognizer,
+    FallbackSynthesizer,
+)
+from xiaozhi_trio.engines.fallback_link import Count, FallbackPolicy, uncounted
 from xiaozhi_trio.engines.protocols import (
     Engine,
     LanguageModel,
+    Queued,
     SpeechRecognizer,
     SpeechSynthesizer,
     VoiceActivityDetector,
 )
-from xiaozhi_trio.engines.registry import EngineKind, build_engine
+from xiaozhi_trio.engines.registry import EngineKind, build_chain, build_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from xiaozhi_trio.config.settings import Settings
     from xiaozhi_trio.engines.model_folder import ModelFolder
@@ -53,26 +67,71 @@ class SlotState:
     """How long it has been loading; once settled, how long the load took."""
     reason: str | None = None
     """Why the last load failed."""
+    circuit: CircuitStatus | None = None
+    """Of an engine that has a circuit breaker."""
+    chain: tuple[SlotState, ...] = ()
+    """Where it stands for several engines: each of them, in the order they are asked."""
+
+    @property
+    def is_impaired(self) -> bool:
+        """It, or an engine it stands for, has failed or is left alone."""
+        return (
+            self.status is SlotStatus.FAILED
+            or self.circuit not in (None, CircuitStatus.CLOSED)
+            or any(state.is_impaired for state in self.chain)
+        )
 
 
 class EngineSlot(Generic[EngineT]):
     """One engine, used by many, loaded by one task in the background."""
 
-    def __init__(self, engine: EngineT, *, kind: EngineKind | None = None) -> None:
+    def __init__(
+        self,
+        engine: EngineT,
+        *,
+        kind: EngineKind | None = None,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_change` is called after every change of `status`."""
         self._engine = engine
         self._kind = kind
+        self._on_change = on_change
         self._status = SlotStatus.LOADING
         self._settled = trio.Event()
         self._error: EngineError | None = None
         self._began: float | None = None
         self._seconds = 0.0
 
-    @classmethod
-    def of_ready(cls, engine: EngineT, *, kind: EngineKind | None = None) -> EngineSlot[EngineT]:
+    @staticmethod
+    def of_ready(engine: EngineT, *, kind: EngineKind | None = None) -> EngineSlot[EngineT]:
         """A slot whose engine needs no loading."""
-        slot = cls(engine, kind=kind)
+        slot = EngineSlot(engine, kind=kind)
         slot._settle(SlotStatus.READY)
         return slot
+
+    @property
+    def name(self) -> str:
+        """The engine's name in the configuration."""
+        return self._engine.name
+
+    @property
+    def status(self) -> SlotStatus:
+        """What can be expected of it now."""
+        return self._status
+
+    @property
+    def error(self) -> EngineError | None:
+        """Why the last load failed."""
+        return self._error
+
+    @property
+    def is_busy(self) -> bool:
+        """A call made now would wait for another caller of the same engine.
+
+        For work that can be left undone, such as the answer to words that may go on.
+        """
+        engine: object = self._engine
+        return isinstance(engine, Queued) and engine.is_busy
 
     @property
     def state(self) -> SlotState:
@@ -81,7 +140,7 @@ class EngineSlot(Generic[EngineT]):
         if self._status is SlotStatus.LOADING and self._began is not None:
             seconds = trio.current_time() - self._began
         reason = None if self._error is None else str(self._error)
-        return SlotState(self._engine.name, self._status, seconds, reason)
+        return SlotState(self.name, self._status, seconds, reason)
 
     async def ready(self) -> EngineT:
         """The engine, as soon as it is loaded.
@@ -108,8 +167,8 @@ class EngineSlot(Generic[EngineT]):
         """Load the engine; returns when it is ready or has failed for good.
 
         A load that fails with a retryable error is tried again, with growing pauses,
-        until it succeeds. Anything but an `EngineError` is a bug of the engine and
-        propagates.
+        until it succeeds. Anything but an `EngineError` is a bug of the engine, logged
+        with its traceback and a failure for good.
         """
         pause = FIRST_RETRY_SECONDS
         while not await self._load_once(pause):
@@ -122,34 +181,91 @@ class EngineSlot(Generic[EngineT]):
 
     async def _load_once(self, pause: float) -> bool:
         """Try once; True where no further try makes sense."""
+        self._begin()
+        log = logger.bind(kind=None if self._kind is None else self._kind.value, engine=self.name)
+        try:
+            with engine_edge(self.name, "loading"):
+                await self._engine.load()
+        except EngineError as error:
+            self._settle(SlotStatus.FAILED, error)
+            log.bind(
+                reason=str(error),
+                seconds=round(self._seconds, 3),
+                retry_seconds=pause if error.retryable else None,
+            ).opt(exception=error if isinstance(error, EngineBug) else None).error(
+                "engine failed to load"
+            )
+            return not error.retryable
+        self._settle(SlotStatus.READY)
+        log.bind(seconds=round(self._seconds, 3)).info("engine ready")
+        return True
+
+    def _begin(self) -> None:
+        """A load begins."""
         self._status = SlotStatus.LOADING
         self._error = None
         if self._settled.is_set():
             self._settled = trio.Event()
         self._began = trio.current_time()
-        log = logger.bind(
-            kind=None if self._kind is None else self._kind.value, engine=self._engine.name
-        )
-        try:
-            await self._engine.load()
-        except EngineError as error:
-            self._seconds = trio.current_time() - self._began
-            self._error = error
-            self._settle(SlotStatus.FAILED)
-            log.bind(
-                reason=str(error),
-                seconds=round(self._seconds, 3),
-                retry_seconds=pause if error.retryable else None,
-            ).error("engine failed to load")
-            return not error.retryable
-        self._seconds = trio.current_time() - self._began
-        self._settle(SlotStatus.READY)
-        log.bind(seconds=round(self._seconds, 3)).info("engine ready")
-        return True
+        self._changed()
 
-    def _settle(self, status: SlotStatus) -> None:
+    def _settle(self, status: SlotStatus, error: EngineError | None = None) -> None:
+        """The load is over."""
+        if self._began is not None:
+            self._seconds = trio.current_time() - self._began
         self._status = status
+        self._error = error
         self._settled.set()
+        self._changed()
+
+    def _changed(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
+
+
+class FallbackSlot(EngineSlot[EngineT]):
+    """A chain of engines as one: ready as soon as one of them is, failed when all have."""
+
+    def __init__(
+        self,
+        make: Callable[[FallbackChain[EngineT]], EngineT],
+        engines: Sequence[EngineT],
+        policy: FallbackPolicy,
+        *,
+        kind: EngineKind,
+        count: Count = uncounted,
+    ) -> None:
+        """`make` gives the engine that asks those of the chain, such as `FallbackRecognizer`."""
+        self._members = [
+            EngineSlot(engine, kind=kind, on_change=self._follow) for engine in engines
+        ]
+        self._chain = FallbackChain(self._members, policy, kind=kind.value, count=count)
+        super().__init__(make(self._chain), kind=kind)
+
+    @property
+    def state(self) -> SlotState:
+        """Of the chain and, where it is of several engines, of each."""
+        members = tuple(
+            attrs.evolve(member.state, circuit=circuit)
+            for member, circuit in zip(self._members, self._chain.circuits, strict=True)
+        )
+        return members[0] if len(members) == 1 else attrs.evolve(super().state, chain=members)
+
+    async def load(self) -> None:
+        """Load all at once; returns when each is ready or has failed for good."""
+        self._begin()
+        await self._chain.load()
+
+    def _follow(self) -> None:
+        """Take on what the members' states amount to."""
+        statuses = {member.status for member in self._members}
+        if SlotStatus.READY in statuses:
+            if self._status is not SlotStatus.READY:
+                self._settle(SlotStatus.READY)
+        elif SlotStatus.LOADING not in statuses:
+            self._settle(SlotStatus.FAILED, self._members[0].error)
+        elif self._settled.is_set():
+            self._begin()
 
 
 @attrs.frozen
@@ -162,16 +278,35 @@ class EngineSet:
     tts: EngineSlot[SpeechSynthesizer]
 
     @classmethod
-    def of(cls, settings: Settings, models: ModelFolder) -> EngineSet:
+    def of(cls, settings: Settings, models: ModelFolder, *, count: Count = uncounted) -> EngineSet:
         """The engines the settings choose, to be loaded by `load`.
 
-        Raises `EngineError` as `build_engine` does.
+        `count` counts their failures and how often another one stood in. Raises
+        `EngineError` as `build_chain` does.
         """
         return cls(
             vad=EngineSlot(build_engine(EngineKind.VAD, settings, models), kind=EngineKind.VAD),
-            asr=EngineSlot(build_engine(EngineKind.ASR, settings, models), kind=EngineKind.ASR),
-            llm=EngineSlot(build_engine(EngineKind.LLM, settings, models), kind=EngineKind.LLM),
-            tts=EngineSlot(build_engine(EngineKind.TTS, settings, models), kind=EngineKind.TTS),
+            asr=FallbackSlot(
+                FallbackRecognizer,
+                build_chain(EngineKind.ASR, settings, models),
+                _policy(settings, settings.asr.first_answer_seconds),
+                kind=EngineKind.ASR,
+                count=count,
+            ),
+            llm=FallbackSlot(
+                FallbackLanguageModel,
+                build_chain(EngineKind.LLM, settings, models),
+                _policy(settings, settings.llm.first_answer_seconds),
+                kind=EngineKind.LLM,
+                count=count,
+            ),
+            tts=FallbackSlot(
+                FallbackSynthesizer,
+                build_chain(EngineKind.TTS, settings, models),
+                _policy(settings, settings.tts.first_answer_seconds),
+                kind=EngineKind.TTS,
+                count=count,
+            ),
         )
 
     def slots(self) -> Mapping[str, EngineSlot[Engine]]:
@@ -193,3 +328,11 @@ class EngineSet:
         async with contextlib.AsyncExitStack() as stack:
             for slot in self.slots().values():
                 stack.push_async_callback(slot.aclose)
+
+
+def _policy(settings: Settings, first_answer_seconds: float) -> FallbackPolicy:
+    return FallbackPolicy(
+        first_answer_seconds=first_answer_seconds,
+        failures=settings.breaker.failures,
+        pause_seconds=settings.breaker.pause_seconds,
+    )

@@ -90,6 +90,11 @@ class ModelWorkers:
         self._last_wait = 0.0
         self._longest_wait = 0.0
 
+    @property
+    def is_busy(self) -> bool:
+        """A call made now would wait for another caller."""
+        return self._limiter.available_tokens < 1
+
     def statistics(self) -> WorkerStatistics:
         """The load at this moment."""
         now = self._limiter.statistics()

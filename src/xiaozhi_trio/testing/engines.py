@@ -27,6 +27,8 @@ class _Loads:
         self._load_seconds = load_seconds
         self._load_error = load_error
         self.is_closed = False
+        self.is_busy = False
+        """Whether a call made now would have to wait; for a test to set."""
 
     @property
     def name(self) -> str:

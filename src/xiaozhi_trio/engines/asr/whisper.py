@@ -108,6 +108,11 @@ class WhisperRecognizer:
         self._model: _Model | None = None
         self._workers = ModelWorkers(self.name, workers=settings.workers, queue=settings.queue)
 
+    @property
+    def is_busy(self) -> bool:
+        """A call made now would wait for another caller."""
+        return self._workers.is_busy
+
     def statistics(self) -> WorkerStatistics:
         """How busy the model is."""
         return self._workers.statistics()

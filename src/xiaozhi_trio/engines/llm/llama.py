@@ -52,6 +52,11 @@ class LlamaLanguageModel:
         self._child: LlamaChild | None = None
         self._queue = ReplyQueue(self.name, length=settings.queue)
 
+    @property
+    def is_busy(self) -> bool:
+        """A call made now would wait for another caller."""
+        return self._queue.is_busy
+
     def statistics(self) -> WorkerStatistics:
         """How busy the model is."""
         return self._queue.statistics()

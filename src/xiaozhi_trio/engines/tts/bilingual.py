@@ -8,6 +8,7 @@ import trio
 
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.language import has_chinese
+from xiaozhi_trio.engines.protocols import Queued
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,6 +28,14 @@ class BilingualSynthesizer:
     def __init__(self, chinese: SpeechSynthesizer, english: SpeechSynthesizer) -> None:
         self._chinese = chinese
         self._english = english
+
+    @property
+    def is_busy(self) -> bool:
+        """One of the two would let its caller wait; which is asked depends on the sentence."""
+        return any(
+            isinstance(engine, Queued) and engine.is_busy
+            for engine in (self._chinese, self._english)
+        )
 
     async def load(self) -> None:
         """Load both at the same time; raises the `EngineError` of the one that cannot be."""

@@ -71,6 +71,11 @@ class KokoroSynthesizer:
         self._loaded: _Loaded | None = None
         self._workers = ModelWorkers(self.name, workers=1, queue=settings.queue)
 
+    @property
+    def is_busy(self) -> bool:
+        """A call made now would wait for another caller."""
+        return self._workers.is_busy
+
     def statistics(self) -> WorkerStatistics:
         """How busy the model is."""
         return self._workers.statistics()
