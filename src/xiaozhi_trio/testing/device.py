@@ -45,7 +45,7 @@ class MemoryLink:
         """Take a message of the server."""
         return await self._down.receive()
 
-    def hang_up(self) -> None:
+    def hang_up(self, *, reset: bool = False) -> None:  # noqa: ARG002 - looks the same in memory
         """Vanish without a goodbye, as firmware does."""
         self._up.close()
 
@@ -76,8 +76,17 @@ class Event:
 class SimulatedDevice:
     """One device. Run `listen_to_server` beside the test's own steps."""
 
-    def __init__(self, link: Link, *, frame_ms: int = 60, binary_version: int = 1) -> None:
+    def __init__(
+        self,
+        link: Link,
+        *,
+        frame_ms: int = 60,
+        binary_version: int = 1,
+        on_event: Callable[[Event], None] = lambda _: None,
+    ) -> None:
+        """`on_event` is called with each thing the server sends, when it comes."""
         self._link = link
+        self._on_event = on_event
         self.frame_ms = frame_ms
         self.binary_version = binary_version
         self._encoder = OpusEncoder(UPLINK_RATE, frame_ms=frame_ms, complexity=0)
@@ -92,8 +101,10 @@ class SimulatedDevice:
         try:
             while True:
                 payload = await self._link.receive()
+                event = self._event(payload)
+                self._on_event(event)
                 async with self._news:
-                    self.events.append(self._event(payload))
+                    self.events.append(event)
                     self._news.notify_all()
         except trio.EndOfChannel:
             async with self._news:
@@ -216,10 +227,14 @@ class SimulatedDevice:
             if not burst:
                 await trio.sleep_until(due)
 
-    async def send_packet(self, packet: bytes) -> None:
-        """Send one Opus packet in the framing of this device."""
+    async def send_packet(self, packet: bytes, *, timestamp: int = 0) -> None:
+        """Send one Opus packet in the framing of this device.
+
+        `timestamp`, where the framing carries one, is that of the downlink packet which
+        was playing while this one was recorded.
+        """
         if self.binary_version == 2:
-            packet = struct.pack(">HHIII", 2, 0, 0, 0, len(packet)) + packet
+            packet = struct.pack(">HHIII", 2, 0, 0, timestamp, len(packet)) + packet
         elif self.binary_version == 3:
             packet = struct.pack(">BBH", 0, 0, len(packet)) + packet
         await self._link.send(packet)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -51,10 +53,25 @@ class WebSocketLink:
         await self._connection.aclose()
 
 
+class DialledLink(WebSocketLink):
+    """A link whose socket is ours to drop."""
+
+    def __init__(self, connection: WebSocketConnection, connected: trio.SocketStream) -> None:
+        """`connected` is what the connection goes over, below TLS."""
+        super().__init__(connection)
+        self._connected = connected
+
+    def hang_up(self, *, reset: bool = False) -> None:
+        """Vanish without a goodbye, as firmware does: by a FIN, or by a RST. Does not wait."""
+        if reset:
+            self._connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._connected.socket.close()
+
+
 @asynccontextmanager
 async def dial(
     url: str, *, device_id: str, client_id: str = "", token: str = "", binary_version: int = 1
-) -> AsyncIterator[WebSocketLink]:
+) -> AsyncIterator[DialledLink]:
     """Connect to a server with the headers that firmware 2.4.2 sends, for the block.
 
     Raises, in an exception group, `trio_websocket.ConnectionRejected` where the server
@@ -69,11 +86,11 @@ async def dial(
         headers.insert(0, ("Authorization", f"Bearer {token}"))
     address = urlsplit(url)
     port = address.port or (443 if address.scheme == "wss" else 80)
-    socket = await trio.open_tcp_stream(address.hostname or "", port)
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = socket
+    connected = await trio.open_tcp_stream(address.hostname or "", port)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = connected
     if address.scheme == "wss":
         stream = trio.SSLStream(
-            socket, ssl.create_default_context(), server_hostname=address.hostname
+            connected, ssl.create_default_context(), server_hostname=address.hostname
         )
     try:
         async with trio.open_nursery() as nursery:
@@ -86,7 +103,7 @@ async def dial(
                 message_queue_size=_QUEUE_MESSAGES,
             )
             try:
-                yield WebSocketLink(connection)
+                yield DialledLink(connection, connected)
                 with trio.move_on_after(_DISCONNECT_SECONDS):
                     await connection.aclose()
             finally:

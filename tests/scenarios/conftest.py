@@ -1,0 +1,84 @@
+"""Scenarios in memory: a session for each connection, on a virtual clock."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from xiaozhi_trio.config.structuring import structure_settings
+from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
+from xiaozhi_trio.session.session import Session, SessionServices
+from xiaozhi_trio.testing import MemoryLink, encode_inline
+from xiaozhi_trio.wire.handshake import Handshake
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from xiaozhi_trio.testing.firmware_device import Dial, Line
+    from xiaozhi_trio.testing.scenario import Scenario
+    from xiaozhi_trio.testing.scenario_engines import ScenarioEngines
+    from xiaozhi_trio.testing.scenario_run import Join
+
+
+def _slots(engines: ScenarioEngines) -> EngineSet:
+    return EngineSet(
+        vad=EngineSlot(engines.vad),
+        asr=EngineSlot(engines.asr),
+        llm=EngineSlot(engines.llm),
+        tts=EngineSlot(engines.tts),
+    )
+
+
+async def _write(session: Session, link: MemoryLink) -> None:
+    async with link.to_device:
+        while True:
+            try:
+                payload = await session.outbox.next_payload()
+            except trio.EndOfChannel:
+                return
+            await link.to_device.send(payload)
+
+
+async def _serve(session: Session, link: MemoryLink) -> None:
+    """What the gateway does for a session: its reader and its one writer."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_write, session, link)
+        await session.run(link.from_device.receive)
+        session.outbox.close()
+        link.from_device.close()
+
+
+@asynccontextmanager
+async def join_in_memory(scenario: Scenario, engines: ScenarioEngines) -> AsyncIterator[Dial]:
+    """A server without sockets: its sessions live until the scenario is over."""
+    services = SessionServices(
+        settings=structure_settings(scenario.server, {}),
+        engines=_slots(engines),
+        run_encoding=encode_inline,
+        vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(services.engines.load)
+
+        @asynccontextmanager
+        async def dial() -> AsyncIterator[Line]:
+            link = MemoryLink()
+            handshake = Handshake(
+                device_id="aa:bb:cc:dd:ee:01", protocol_version=scenario.device.binary_version
+            )
+            nursery.start_soon(_serve, Session(handshake, "f" * 32, services), link)
+            try:
+                yield link
+            finally:
+                link.hang_up()
+
+        yield dial
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def join() -> Join:
+    return join_in_memory
