@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from xiaozhi_trio.config.settings import ConversationSettings
 from xiaozhi_trio.session.exit_words import is_exit
+
+WORDS = ConversationSettings().exit_words
 
 
 @pytest.mark.parametrize(
@@ -20,7 +23,7 @@ from xiaozhi_trio.session.exit_words import is_exit
     ],
 )
 def test_farewells_end_the_conversation(text: str) -> None:
-    assert is_exit(text)
+    assert is_exit(text, WORDS)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +31,7 @@ def test_farewells_end_the_conversation(text: str) -> None:
     ["", "。", "再见面的时候", "怎么说再见", "say goodbye in French", "bypass", "我们再见一次吧"],
 )
 def test_talk_about_farewells_does_not(text: str) -> None:
-    assert not is_exit(text)
+    assert not is_exit(text, WORDS)
 
 
 def test_an_agent_has_words_of_its_own() -> None:

@@ -206,6 +206,11 @@ class ListeningSettings:
         maximum=2000,
         why="Audio kept from before the first voice, so that no first syllable is lost.",
     )
+    languages: tuple[str, ...] = setting(
+        (),
+        why="ISO 639-1 codes (zh, en) of the languages spoken here; text in another is taken for "
+        "noise. Empty allows all.",
+    )
     max_utterance_seconds: float = setting(
         30.0, unit="s", minimum=2, maximum=120, why="Speech is cut and answered at this length."
     )
@@ -287,6 +292,30 @@ class ConversationSettings:
     )
     greeting_en: str = setting(
         "Hi, I'm listening.", why="Spoken after an English wake word; empty says nothing."
+    )
+    exit_words: tuple[str, ...] = setting(
+        (
+            "再见",
+            "拜拜",
+            "拜拜啦",
+            "退下",
+            "退下吧",
+            "你退下吧",
+            "小智再见",
+            "再见小智",
+            "先这样吧",
+            "没事了",
+            "晚安",
+            "goodbye",
+            "bye",
+            "bye bye",
+            "goodbye xiaozhi",
+            "that's all",
+            "see you later",
+            "good night",
+        ),
+        why="Words that end the conversation where nothing else is said; case, spaces and "
+        "punctuation are ignored.",
     )
     history_messages: int = setting(
         20,
