@@ -43,17 +43,17 @@ def reader(make_services: Callable[..., HttpServices]) -> Callable[..., Any]:
 
 
 async def live(telemetry: Telemetry, number: int, device: str = MAC) -> None:
-    trace = telemetry.traces.begin(number, "spoken", device=device, session="s1")
-    trace.mark(Moment.VOICE_START)
-    await trio.sleep(1)
-    trace.mark(Moment.COMMITTED_END)
+    now = trio.current_time()
+    trace = telemetry.traces.begin(number, "spoken", device=device, session="s1", at=now - 1)
+    trace.mark(Moment.VOICE_START, at=now - 1)
+    trace.mark(Moment.COMMITTED_END, at=now)
     with trace.stage("asr", engine="whisper"):
-        await trio.sleep(0.05)
+        pass
     trace.conclude("finished")
 
 
 @pytest.mark.parametrize("path", ["/xiaozhi/traces", "/xiaozhi/traces/"])
-async def test_the_turns_of_late(autojump_clock, reader, path: str) -> None:
+async def test_the_turns_of_late(reader, path: str) -> None:
     telemetry = Telemetry()
     await live(telemetry, 1)
     async with reader(telemetry) as client:
@@ -65,12 +65,13 @@ async def test_the_turns_of_late(autojump_clock, reader, path: str) -> None:
     assert (page.serial, page.devices) == (1, (MAC,))
     (turn,) = page.turns
     assert (turn.device, turn.number, turn.outcome) == (MAC, 1, "finished")
-    assert (turn.began_ms, turn.over_ms) == (-1000, 50)
+    assert turn.began_ms == -1000
+    assert 0 <= turn.over_ms < 1000
     (stage,) = turn.stages
-    assert (stage.engine, stage.began_ms, stage.ended_ms) == ("whisper", 0, 50)
+    assert (stage.name, stage.engine, stage.outcome) == ("asr", "whisper", "ok")
 
 
-async def test_the_turns_asked_for(autojump_clock, reader) -> None:
+async def test_the_turns_asked_for(reader) -> None:
     telemetry = Telemetry()
     for number in (1, 2, 3):
         await live(telemetry, number)

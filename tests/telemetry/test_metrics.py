@@ -28,17 +28,18 @@ async def lines_of(metrics: Metrics) -> list[str]:
     return (await metrics.page()).decode().splitlines()
 
 
-async def a_turn() -> TurnTrace:
+def a_turn() -> TurnTrace:
     trace = TurnTrace(number=1, occasion="spoken")
-    with trace.attempt(speculative=True).stage("asr", engine="whisper"):
-        await trio.sleep(0.2)
+    with trace.attempt(speculative=True).stage("asr", engine="whisper") as stage:
+        pass
+    stage.began = (stage.ended or 0.0) - 0.2
     trace.attempt(speculative=True)
-    trace.mark(Moment.TRANSCRIPT)
-    await trio.sleep(0.1)
-    trace.mark(Moment.COMMITTED_END)
+    end = trio.current_time()
+    trace.mark(Moment.TRANSCRIPT, at=end - 0.1)
+    trace.mark(Moment.COMMITTED_END, at=end)
     with pytest.raises(ValueError, match="x"), trace.stage("llm", engine="llama"):
         raise ValueError("x")
-    trace.mark(Moment.FIRST_FRAME, at=trio.current_time() + 0.065)
+    trace.mark(Moment.FIRST_FRAME, at=end + 0.065)
     trace.mark(Moment.INTERRUPTED, reason="noise")
     trace.mark(Moment.RESUMED)
     trace.conclude("failed")
@@ -46,9 +47,9 @@ async def a_turn() -> TurnTrace:
 
 
 @pytest.fixture
-async def observed(autojump_clock) -> Metrics:
+async def observed() -> Metrics:
     metrics = Metrics(Counters(), lambda: HEALTH)
-    await metrics.take([await a_turn()])
+    await metrics.take([a_turn()])
     return metrics
 
 
@@ -69,7 +70,7 @@ async def observed(autojump_clock) -> Metrics:
         "xiaozhi_speculation_wasted_seconds_total 0.2",
     ],
 )
-async def test_turns_are_observed(autojump_clock, observed: Metrics, line: str) -> None:
+async def test_turns_are_observed(observed: Metrics, line: str) -> None:
     found = await lines_of(observed)
     name, value = line.rsplit(" ", 1)
     (shown,) = [other for other in found if other.startswith(f"{name} ")]

@@ -4,8 +4,8 @@ A trace is made when somebody begins to speak, or where the turn begins otherwis
 handed from the ear to the turn, and is concluded once. It holds no word of what was
 said, for what people say at home is private, only lengths.
 
-A moment or a stage costs 1 us each, the whole trace of a turn of ten sentences 80 us
-over the length of it, its line of the log 50 us; kept, it takes 4 kB.
+A moment or a stage costs 1 us, the whole trace of a turn of ten sentences 35 us over
+the length of it, its conclusion with the line of the log 55 us; kept, it takes 4 kB.
 """
 
 from __future__ import annotations
