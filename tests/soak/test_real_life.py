@@ -1,0 +1,237 @@
+"""A minute of 200 devices over sockets: all is as it was, and a witness is answered on time."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import trio
+from soak_devices import ENDINGS, Tally, Troublemaker
+from soak_engines import PLOTS, question
+from soak_server import soak_server
+
+from xiaozhi_trio.bench.fleet import Measured, open_fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from urllib.parse import SplitResult
+
+    from xiaozhi_trio.bench.fleet import Fleet
+    from xiaozhi_trio.bench.line_process import LineProcess
+
+pytestmark = pytest.mark.sockets
+
+TROUBLEMAKERS: Final = 195
+WITNESSES: Final = 5
+SECONDS: Final = 60.0
+WARM_UP_SECONDS: Final = 12.0
+RID_SECONDS: Final = 45.0
+"""After these nobody is left of those who vanish without a sign, and no thread that has no work."""
+LATEST_MS: Final = 300.0
+"""A frame that is later than that finds the loudspeaker silent (playout.lead_ms)."""
+LONGEST_STEP_SECONDS: Final = 0.15
+"""Of the processor, in which nobody else is served."""
+FIRST_FRAME_MS: Final = 1200.0
+"""From the end of a question to its answer, of which the engines take 600."""
+
+
+_SAMPLE_SECONDS: Final = 0.5
+_MEMORY: Final = ("blocks", "resident_bytes")
+
+
+class _SocketWire:
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+
+    def reset(self) -> None:
+        # Lingering for no time at all is how to send RST.
+        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.stream.socket.close()
+
+
+class _Door:
+    """Sockets to the server, each of which stays open until its device or the test is over."""
+
+    def __init__(self, address: SplitResult) -> None:
+        self.address = address
+        self._wires: list[_SocketWire] = []
+
+    async def dial(self, device: int, *, narrow: bool = False) -> _SocketWire:
+        endpoint = trio.socket.socket()
+        try:
+            if narrow:
+                endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            await endpoint.connect((self.address.hostname, self.address.port))
+        except BaseException:
+            endpoint.close()
+            raise
+        wire = _SocketWire(trio.SocketStream(endpoint))
+        self._wires.append(wire)
+        return wire
+
+    def close(self) -> None:
+        for wire in self._wires:
+            wire.stream.socket.close()
+
+
+async def make_trouble(door: _Door, seconds: float) -> Tally:
+    tally = Tally()
+    with trio.move_on_after(seconds):
+        async with trio.open_nursery() as devices:
+            for number in range(1, 1 + TROUBLEMAKERS):
+                device = Troublemaker(
+                    door=door,
+                    number=number,
+                    rng=random.Random(number),
+                    tally=tally,
+                    patience=40,
+                    byte_gap=0.1,
+                    rest=13,
+                )
+                devices.start_soon(device.live_on)
+    return tally
+
+
+async def bear_witness(fleet: Fleet, seconds: float, measured: Measured) -> None:
+    """Turn after turn of every witness, for so long."""
+    end = trio.current_time() + seconds
+    while trio.current_time() < end:
+        part = await fleet.ask("turns", within_seconds=1, ends_with=None, engines_ms=None)
+        measured.merge({"samples": part.samples, "counts": part.counts, "problems": part.problems})
+
+
+class _Starvation:
+    """How long a process stood ready to run and got no core: the machine's doing, not its own."""
+
+    def __init__(self, process_id: int) -> None:
+        self._schedule = Path(f"/proc/{process_id}/schedstat")
+        self._samples: list[float] = []
+
+    async def watch(self) -> None:
+        """Look again and again until cancelled; systems without /proc do not tell."""
+        while self._schedule.exists():
+            self._samples.append(int(self._schedule.read_text().split()[1]) / 1e6)
+            await trio.sleep(_SAMPLE_SECONDS)
+
+    @property
+    def worst_ms(self) -> float:
+        """The most of it within any three seconds."""
+        window = round(3 / _SAMPLE_SECONDS)
+        pairs = zip(self._samples, self._samples[window:], strict=False)
+        return max((later - earlier for earlier, later in pairs), default=0.0)
+
+
+class _Server:
+    """The server process as this test sees it."""
+
+    def __init__(self, process: LineProcess, ports: Mapping[str, int]) -> None:
+        self._process = process
+        self.url = f"ws://127.0.0.1:{ports['websocket_port']}/xiaozhi/v1/"
+        self._health = f"http://127.0.0.1:{ports['http_port']}/health"
+
+    async def sessions(self) -> int:
+        async with httpx.AsyncClient() as client:
+            sessions: int = (await client.get(self._health)).json()["sessions"]
+        return sessions
+
+    async def measure(self) -> Mapping[str, Any]:
+        return await self._process.ask("measure")
+
+    async def at_rest(self) -> Mapping[str, Any]:
+        """What it holds once it does not change any more."""
+        earlier, later = None, await self.measure()
+        while earlier is None or _holdings(earlier) != _holdings(later):
+            await trio.sleep(0.5)
+            earlier, later = later, await self.measure()
+        return later
+
+    async def settle(self, at_rest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What it holds once that is what it held before; after `RID_SECONDS` whatever it then is.
+
+        No device says that it has gone for good, and idle threads take their time.
+        """
+        measured = await self.measure()
+        with trio.move_on_after(RID_SECONDS):
+            while _holdings(measured) != _holdings(at_rest) or _threads(measured) > 1:
+                await trio.sleep(0.5)
+                measured = await self.measure()
+        return measured
+
+
+def _holdings(measured: Mapping[str, Any]) -> Mapping[str, Any]:
+    census = measured["census"]
+    return {kind: census[kind] for kind in ("tasks", "files", "objects")}
+
+
+def _threads(measured: Mapping[str, Any]) -> int:
+    threads: int = measured["census"]["threads"]
+    return threads
+
+
+def _counted(measured: Mapping[str, Any], name: str) -> Counter[str]:
+    return Counter(
+        {
+            labels.get("reason", ""): value
+            for counter, labels, value in measured["counts"]
+            if counter == name
+        }
+    )
+
+
+async def test_a_minute_leaves_nothing_behind_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    for plot in PLOTS:
+        question(plot)
+    with (tmp_path / "server.log").open("wb") as log:
+        async with soak_server(log) as process, open_fleet(1, first_device=9000) as fleet:
+            server = _Server(process, await process.ask("start", state=str(tmp_path)))
+            at_rest = await server.at_rest()
+            door = _Door(urlsplit(server.url))
+            try:
+                await make_trouble(door, WARM_UP_SECONDS)
+                before = await server.settle(at_rest)
+                await fleet.connect(server.url, devices=WITNESSES, parallel=WITNESSES)
+                witnessed, starvation = Measured(), _Starvation(process.pid)
+                async with trio.open_nursery() as watching:
+                    watching.start_soon(starvation.watch)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(bear_witness, fleet, SECONDS, witnessed)
+                        tally = await make_trouble(door, SECONDS)
+                    watching.cancel_scope.cancel()
+                await fleet.ask("leave")
+                after = await server.settle(at_rest)
+                assert await server.sessions() == 0
+            finally:
+                door.close()
+
+    assert set(tally.endings) == set(ENDINGS)
+    assert set(tally.plots) == set(PLOTS)
+    assert {"silent_peer", "handshake_timeout"} <= set(_counted(after, "handshakes_refused"))
+    assert set(_counted(after, "sessions_ended")) == {
+        *("peer_gone", "peer_stalled", "replaced", "hello_timeout", "idle"),
+        "internal_error",
+    }
+    assert _counted(after, "connection_failures").total() == after["crashes"] > 0
+
+    assert _holdings(after) == _holdings(at_rest)
+    assert _threads(after) == 1
+    assert after["busy"] == 0
+    grown = {kind: after["census"][kind] - before["census"][kind] for kind in _MEMORY}
+    # A session that is kept would be hundreds of blocks for each of the lives.
+    assert grown["blocks"] < 8 * tally.lives
+    assert grown["resident_bytes"] < 64 << 20
+
+    assert not witnessed.problems
+    assert set(witnessed.counts) == {"answered", "frames", "frames on time", "paced frames"}
+    assert witnessed.count("answered") >= WITNESSES * SECONDS / 12
+    assert after["longest_step"][0] < LONGEST_STEP_SECONDS, after["longest_step"]
+    # What the machine did to the witness and to the server is no fault of either.
+    late = max(witnessed.of("lag")) + starvation.worst_ms
+    assert max(witnessed.of("latest frame")) <= LATEST_MS + late
+    assert max(witnessed.of("voice to first frame")) <= FIRST_FRAME_MS + late
