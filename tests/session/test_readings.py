@@ -140,6 +140,7 @@ def test_chinese(written: str, read: str) -> None:
         ("Call me at (555) 123-4567.", "Call me at 5 5 5, 1 2 3, 4 5 6 7."),
         ("The value is ≈3 ±1.", "The value is about 3 plus or minus 1."),
         ("It uses 120 V and 5W.", "It uses 120 volts and 5 watts."),
+        ("Version 2.4.2 is 5 V at most.", "Version 2 point 4 point 2 is 5 volts at most."),
         ("It is x² + 1.", "It is x squared + 1."),
         # What the engines read themselves.
         ("It is 12:30 on March 5, and 25°C.", "It is 12:30 on March 5, and 25°C."),

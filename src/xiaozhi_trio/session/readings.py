@@ -12,8 +12,8 @@ from xiaozhi_trio.session.english_readings import read_english
 _TO_READ = regex.compile(r"[\p{N}=≈≠≥≤±√∞÷×²³π/+<>]")
 _HAN = regex.compile(r"\p{Han}")
 _JAPANESE_OR_KOREAN = regex.compile(r"[\p{Hiragana}\p{Katakana}\p{Hangul}]")
-# Single letters name values, and what follows a figure is its unit.
-_LATIN_WORD = regex.compile(r"(?<![\p{Latin}\d'’]|\d\s)[\p{Latin}'’]{2,}+")
+# Single letters name values, and letters joined to a figure are its unit.
+_LATIN_WORD = regex.compile(r"(?<![\p{Latin}\d'’])[\p{Latin}'’]{2,}+")
 _ENGLISH: Final = frozenset(
     "about all and are as at be but by can costs do does for from has have he her his how if "
     "in is isn't it its it's just me my no not of on one or our out she so some than that the "
