@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from xiaozhi_trio.config.structuring import structure_settings
-from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
 from xiaozhi_trio.session.session import Session, SessionServices
 from xiaozhi_trio.testing import MemoryLink, encode_inline
+from xiaozhi_trio.testing.scenario_engine_set import engine_set
 from xiaozhi_trio.wire.handshake import Handshake
 
 if TYPE_CHECKING:
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from xiaozhi_trio.testing.scenario import Scenario
     from xiaozhi_trio.testing.scenario_engines import ScenarioEngines
     from xiaozhi_trio.testing.scenario_run import Join
-
-
-def _slots(engines: ScenarioEngines) -> EngineSet:
-    return EngineSet(
-        vad=EngineSlot(engines.vad),
-        asr=EngineSlot(engines.asr),
-        llm=EngineSlot(engines.llm),
-        tts=EngineSlot(engines.tts),
-    )
 
 
 async def _write(session: Session, link: MemoryLink) -> None:
@@ -54,9 +45,10 @@ async def _serve(session: Session, link: MemoryLink) -> None:
 @asynccontextmanager
 async def join_in_memory(scenario: Scenario, engines: ScenarioEngines) -> AsyncIterator[Dial]:
     """A server without sockets: its sessions live until the scenario is over."""
+    settings = structure_settings(scenario.server, {})
     services = SessionServices(
-        settings=structure_settings(scenario.server, {}),
-        engines=_slots(engines),
+        settings=settings,
+        engines=engine_set(engines, settings),
         run_encoding=encode_inline,
         vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
     )
@@ -82,3 +74,10 @@ async def join_in_memory(scenario: Scenario, engines: ScenarioEngines) -> AsyncI
 @pytest.fixture
 def join() -> Join:
     return join_in_memory
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Known where this folder is named on the command line."""
+    parser.addoption(
+        "--pending", action="store_true", help="Play the scenarios that are not expected to go well"
+    )

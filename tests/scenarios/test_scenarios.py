@@ -14,6 +14,7 @@ from xiaozhi_trio.testing.scenario_run import Played, play
 from xiaozhi_trio.testing.timeline_table import timeline_table
 
 SHIPPED = Path(str(resources.files("xiaozhi_trio.testing") / "scenarios"))
+PENDING = Path(__file__).parent / "pending"
 
 
 def _files(folder: Path) -> list[Any]:
@@ -28,6 +29,17 @@ def told(played: Played) -> str:
             console.print(f"{verdict.expectation}: {verdict.reason}", markup=False)
         console.print(timeline_table(played.timeline))
     return capture.get()
+
+
+@pytest.fixture
+def wants_pending(request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--pending", default=False):
+        pytest.skip("the server does not do this yet; play it with --pending")
+
+
+@pytest.mark.parametrize("file", _files(PENDING))
+async def test_what_is_to_come(file: Path, autojump_clock, join, wants_pending) -> None:
+    await test_the_conversation_goes_as_it_should(file, autojump_clock, join)
 
 
 @pytest.mark.parametrize("file", _files(SHIPPED))

@@ -6,18 +6,25 @@ can be laid over them at a known distance.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 RATE: Final = 16_000
 """Hz."""
 
 _Samples = npt.NDArray[np.float64]
+
+
+class Noise(Protocol):
+    """Makes a noise of so many seconds."""
+
+    def __call__(self, seconds: float, level_db: float = ...) -> bytes:
+        """PCM at `RATE`; `level_db` is its RMS relative to full scale."""
 
 
 def white(seconds: float, level_db: float = -30.0) -> bytes:
@@ -59,6 +66,13 @@ def coughs(seconds: float, level_db: float = -20.0) -> bytes:
     return _pcm(samples, level_db)
 
 
+def cough(seconds: float, level_db: float = -15.0) -> bytes:
+    """One burst that dies away, as long as the whole."""
+    count = _count(seconds)
+    fading = np.exp(-3 * np.arange(count) / max(count, 1))
+    return _pcm(_random(7).standard_normal(count) * fading, level_db)
+
+
 def door(seconds: float, level_db: float = -15.0) -> bytes:
     """A door that is slammed: a thud below 200 Hz and its rattling."""
     random = _random(5)
@@ -84,7 +98,7 @@ def babble(voices: list[bytes], seconds: float, level_db: float = -35.0) -> byte
     return _pcm(samples, level_db)
 
 
-NOISES: Final[Mapping[str, Callable[[float], bytes]]] = {
+NOISES: Final[Mapping[str, Noise]] = {
     "white": white,
     "pink": pink,
     "hum": hum,

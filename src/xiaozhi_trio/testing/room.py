@@ -51,18 +51,3 @@ class Room:
                 mixed[begin:end] += sound.samples[begin - offset : end - offset]
         pcm: bytes = mixed.clip(-32768, 32767).astype("<i2").tobytes()
         return pcm
-
-
-def noise(milliseconds: int, *, level: int, seed: int = 1) -> bytes:
-    """A steady rush, as of a fan: PCM at `LISTENING_RATE`. `level` is its RMS."""
-    rushes = np.random.default_rng(seed).standard_normal(LISTENING_RATE * milliseconds // 1000)
-    pcm: bytes = (rushes * level).clip(-32768, 32767).astype("<i2").tobytes()
-    return pcm
-
-
-def cough(milliseconds: int, *, level: int) -> bytes:
-    """A burst of noise that dies away: PCM at `LISTENING_RATE`. `level` is its highest RMS."""
-    count = LISTENING_RATE * milliseconds // 1000
-    rush = np.frombuffer(noise(milliseconds, level=level), "<i2")
-    pcm: bytes = (rush * np.exp(-3 * np.arange(count) / max(count, 1))).astype("<i2").tobytes()
-    return pcm

@@ -137,10 +137,11 @@ class Say(Step):
 class Sound(Step):
     """A noise in the room."""
 
-    sound: Literal["noise", "cough"]
+    sound: Literal["white", "pink", "hum", "clicks", "cough", "coughs", "door"]
+    """As in `noises.py`."""
     for_ms: int = 300
-    level: int = 3000
-    """RMS."""
+    level_db: float = -20.0
+    """RMS, relative to full scale."""
     wait: bool = True
 
 

@@ -37,6 +37,7 @@ class Mishaps:
     always_fails: bool = False
     error: str = "unavailable"
     """Category of the failure, as `EngineErrorCategory` has them."""
+    retryable: bool = False
     load_ms: int = 0
     fails_to_load: bool = False
 
@@ -154,7 +155,12 @@ class _Scripted:
 
     def _failure(self, reason: str) -> EngineError:
         category = EngineErrorCategory(self._mishaps.error)
-        return EngineError(reason, engine=self._name, category=category)
+        return EngineError(
+            reason,
+            engine=self._name,
+            category=category,
+            retryable=self._mishaps.retryable,
+        )
 
     def _count(self, asked: str) -> int:
         self.calls += 1

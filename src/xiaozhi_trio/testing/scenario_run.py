@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, singledispatchmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
@@ -21,7 +22,7 @@ from xiaozhi_trio.testing.expectations import (
     described,
 )
 from xiaozhi_trio.testing.firmware_device import Dial, FirmwareDevice
-from xiaozhi_trio.testing.room import cough, noise
+from xiaozhi_trio.testing.noises import NOISES, cough
 from xiaozhi_trio.testing.rules import broken_rules
 from xiaozhi_trio.testing.scenario import Scenario
 from xiaozhi_trio.testing.scenario_engines import ScenarioEngines
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 _SAMPLES_PER_MS: Final = 16
+_SOUNDS: Final = MappingProxyType({**NOISES, "cough": cough})
 
 Join: TypeAlias = "Callable[[Scenario, ScenarioEngines], AbstractAsyncContextManager[Dial]]"
 """Brings up a server for the block and tells how to connect to it."""
@@ -158,8 +160,8 @@ class _Performance:
 
     @_do.register
     async def _make_noise(self, step: kinds.Sound) -> tuple[float, float]:
-        make = noise if step.sound == "noise" else cough
-        return await self._sound(make(step.for_ms, level=step.level), "sound ends", wait=step.wait)
+        pcm = _SOUNDS[step.sound](step.for_ms / 1000, step.level_db)
+        return await self._sound(pcm, "sound ends", wait=step.wait)
 
     async def _sound(self, pcm: bytes, ends: str, *, wait: bool) -> tuple[float, float]:
         start = trio.current_time()
