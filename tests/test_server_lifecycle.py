@@ -25,7 +25,10 @@ from xiaozhi_trio.config.settings import (
     StateSettings,
 )
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
-from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
+from xiaozhi_trio.engines.fallback import FallbackLanguageModel
+from xiaozhi_trio.engines.fallback_link import FallbackPolicy
+from xiaozhi_trio.engines.registry import EngineKind
+from xiaozhi_trio.engines.slots import EngineSet, EngineSlot, FallbackSlot
 from xiaozhi_trio.server import Server, StartError, serve
 from xiaozhi_trio.testing import (
     LoudnessDetector,
@@ -122,6 +125,30 @@ async def test_health_tells_what_loads_and_what_failed(tmp_path) -> None:
         assert health["status"] == "degraded"
         assert health["engines"]["asr"]["state"] == "loading"
         assert "no such file" in health["engines"]["tts"]["reason"]
+
+
+async def test_health_tells_of_each_engine_of_a_chain(tmp_path) -> None:
+    error = EngineError("no key", engine="x", category=EngineErrorCategory.AUTHENTICATION)
+    parts = attrs.evolve(
+        engines(),
+        llm=FallbackSlot(
+            FallbackLanguageModel,
+            [ScriptedLanguageModel(load_error=error), ScriptedLanguageModel()],
+            FallbackPolicy(first_answer_seconds=4, failures=3, pause_seconds=10),
+            kind=EngineKind.LLM,
+        ),
+    )
+    async with serving(settings(tmp_path), parts) as (server, _, _):
+        await wait_all_tasks_blocked(0.05)
+        health = server.health()
+    assert health["status"] == "degraded"
+    llm = health["engines"]["llm"]
+    assert (llm["engine"], llm["state"]) == ("scripted-llm or scripted-llm", "ready")
+    assert [(each["state"], each["circuit"]) for each in llm["chain"]] == [
+        ("failed", "closed"),
+        ("ready", "closed"),
+    ]
+    assert "no key" in llm["chain"][0]["reason"]
 
 
 async def test_110_a_stopping_server_tells_speaking_devices(tmp_path) -> None:

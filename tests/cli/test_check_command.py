@@ -83,6 +83,27 @@ def test_every_problem_is_told(run_command: RunCommand, tmp_path: Path) -> None:
     assert f"file/models cannot be used: {tmp_path}/file is a file" in result.stderr
 
 
+def test_a_fallback_that_is_not_there_is_told(run_command: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[llm]\nengine = "openai"\nfallback = ["lama"]\n')
+    result = run_command("check")
+    assert result.exit_code == 2
+    assert "config.toml  [llm] fallback" in result.stderr
+    assert "known are llama, openai" in result.stderr
+
+
+def test_fallback_engines_are_checked_too(run_command: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[llm]\nfallback = ["openai"]\n[tts]\nengine = "openai"\nfallback = ["bilingual"]\n'
+    )
+    result = run_command("check")
+    assert result.exit_code == 0
+    assert (
+        "engines         vad silero, asr whisper, llm llama or openai, "
+        "tts openai or bilingual (kokoro + hibari)\n"
+    ) in result.stdout
+    assert "kokoro" in result.stdout
+
+
 def test_a_certificate_with_its_key_is_right(run_command: RunCommand, tmp_path: Path) -> None:
     certificate = trustme.CA().issue_cert("voice.example.com")
     certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))

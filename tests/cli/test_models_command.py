@@ -89,6 +89,12 @@ class TestNeededModels:
                 ["silero-vad", "whisper-small", "qwen2.5-1.5b", "kokoro", "kokoro-voices-extra"],
             ),
             ('[tts.bilingual]\nchinese = "openai"', DEFAULT_MODELS[:-1]),
+            (
+                '[asr]\nengine = "openai"\nfallback = ["whisper"]\n'
+                '[llm]\nengine = "openai"\nfallback = ["mine", "llama"]\n'
+                '[tts]\nengine = "openai"\nfallback = ["bilingual"]',
+                DEFAULT_MODELS,
+            ),
         ],
     )
     def test_they_follow_from_the_engines(self, document: str, models: list[str]) -> None:

@@ -22,6 +22,7 @@ class FakeSynthesizer:
         self._rate = rate
         self.loaded = False
         self.closed = False
+        self.is_busy = False
         self.failure: EngineError | None = None
 
     async def load(self) -> None:
@@ -57,6 +58,16 @@ def english() -> FakeSynthesizer:
 @pytest.fixture
 def bilingual(chinese: FakeSynthesizer, english: FakeSynthesizer) -> BilingualSynthesizer:
     return BilingualSynthesizer(chinese, english)
+
+
+async def test_either_may_be_busy(
+    bilingual: BilingualSynthesizer, chinese: FakeSynthesizer, english: FakeSynthesizer
+) -> None:
+    assert not bilingual.is_busy
+    english.is_busy = True
+    assert bilingual.is_busy
+    english.is_busy, chinese.is_busy = False, True
+    assert bilingual.is_busy
 
 
 @pytest.mark.parametrize(

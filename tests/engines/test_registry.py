@@ -17,7 +17,13 @@ from xiaozhi_trio.engines.protocols import (
     SpeechSynthesizer,
     Transcript,
 )
-from xiaozhi_trio.engines.registry import EngineKind, build_engine, engine_names
+from xiaozhi_trio.engines.registry import (
+    EngineKind,
+    FallbackUnavailable,
+    build_chain,
+    build_engine,
+    engine_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -210,6 +216,25 @@ def test_an_unknown_engine_names_the_known_ones(install: Callable[..., None]) ->
     assert caught.value.engine == "wisper"
     assert caught.value.category is Category.UNAVAILABLE
     assert "xiaozhi_trio.asr" in str(caught.value)
+
+
+def test_a_chain_is_the_engine_and_its_fallback(install: Callable[..., None]) -> None:
+    install("parrot_engine:Parrot", name="parrot")
+    settings = choose(EngineKind.ASR, "openai", fallback=("parrot",), others={"parrot": {"a": 1}})
+    first, second = build_chain(EngineKind.ASR, settings, MODELS)
+    assert (first.name, second.name) == ("openai", "parrot")
+    assert second.options == {"a": 1}
+
+
+def test_an_unknown_fallback_names_its_setting() -> None:
+    settings = choose(EngineKind.LLM, "openai", fallback=("lama",))
+    with pytest.raises(FallbackUnavailable, match="known are llama, openai") as caught:
+        build_chain(EngineKind.LLM, settings, MODELS)
+    assert caught.value.engine == "lama"
+    assert "named by [llm] fallback" in str(caught.value)
+    with pytest.raises(EngineError) as caught:
+        build_chain(EngineKind.LLM, choose(EngineKind.LLM, "lama"), MODELS)
+    assert not isinstance(caught.value, FallbackUnavailable)
 
 
 def test_two_packages_with_one_name(install: Callable[..., None]) -> None:

@@ -35,10 +35,12 @@ class Jobs:
 
 async def test_one_after_the_other_in_order(autojump_clock: MockClock) -> None:
     jobs = Jobs(ReplyQueue("test", length=2))
+    assert not jobs.queue.is_busy
     async with trio.open_nursery() as nursery:
         for name in "abc":
             nursery.start_soon(jobs.run, name)
             await trio.testing.wait_all_tasks_blocked()
+            assert jobs.queue.is_busy
         statistics = jobs.queue.statistics()
         assert (statistics.busy, statistics.waiting) == (1, 2)
         await jobs.run("d")
@@ -46,6 +48,7 @@ async def test_one_after_the_other_in_order(autojump_clock: MockClock) -> None:
     assert jobs.failed == [EngineErrorCategory.BUSY]
     statistics = jobs.queue.statistics()
     assert (statistics.busy, statistics.waiting) == (0, 0)
+    assert not jobs.queue.is_busy
     assert (statistics.last_wait, statistics.longest_wait) == (20, 20)
 
 

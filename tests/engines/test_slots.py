@@ -7,14 +7,18 @@ import pytest
 import trio
 
 from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.engines.breaker import CircuitStatus
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.errors import EngineErrorCategory as Category
+from xiaozhi_trio.engines.fallback import FallbackLanguageModel
+from xiaozhi_trio.engines.fallback_link import FallbackPolicy
 from xiaozhi_trio.engines.registry import EngineKind
 from xiaozhi_trio.engines.slots import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
     EngineSet,
     EngineSlot,
+    FallbackSlot,
     SlotState,
     SlotStatus,
 )
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trio.testing import MockClock
+
+    from xiaozhi_trio.engines.protocols import LanguageModel
 
 
 def failure(*, retryable: bool = False, message: str = "no model") -> EngineError:
@@ -206,6 +212,118 @@ async def test_all_four_are_closed_whatever_happens() -> None:
     assert [engine.closed for engine in (broken, *others.values())] == [1] * 4
 
 
+@attrs.define(eq=False)
+class Talker(Slow):
+    """A language model that takes its own time to load."""
+
+    seconds: float = 3
+    is_busy: bool = False
+
+    async def load(self) -> None:
+        self.loads += 1
+        await trio.sleep(self.seconds)
+        if self.failures:
+            raise self.failures.pop(0)
+
+    def reply(self, messages: Any) -> Any:
+        raise AssertionError("nobody asks here")
+
+
+def chain(*engines: Talker) -> FallbackSlot[LanguageModel]:
+    policy = FallbackPolicy(first_answer_seconds=4, failures=3, pause_seconds=10)
+    return FallbackSlot(FallbackLanguageModel, engines, policy, kind=EngineKind.LLM)
+
+
+async def test_a_chain_is_ready_as_soon_as_one_is(autojump_clock: MockClock) -> None:
+    slot = chain(Talker(name="slow"), Talker(name="quick", seconds=1))
+    assert slot.state.status is SlotStatus.LOADING
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slot.load)
+        engine = await slot.ready()
+        assert trio.current_time() == pytest.approx(1)
+        assert engine.name == "slow or quick"
+        assert slot.state == SlotState(
+            "slow or quick",
+            SlotStatus.READY,
+            pytest.approx(1),
+            chain=(
+                SlotState(
+                    "slow", SlotStatus.LOADING, pytest.approx(1), circuit=CircuitStatus.CLOSED
+                ),
+                SlotState(
+                    "quick", SlotStatus.READY, pytest.approx(1), circuit=CircuitStatus.CLOSED
+                ),
+            ),
+        )
+        assert not slot.state.is_impaired
+    assert trio.current_time() == pytest.approx(3)
+    assert slot.ready_nowait() is engine
+    assert slot.state.seconds == pytest.approx(1)
+
+
+async def test_a_chain_without_its_first_serves_and_is_impaired(
+    autojump_clock: MockClock,
+) -> None:
+    slot = chain(Talker([failure()], name="first"), Talker(name="second", seconds=5))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slot.load)
+        await trio.sleep(4)
+        assert slot.status is SlotStatus.LOADING
+        await slot.ready()
+        assert trio.current_time() == pytest.approx(5)
+    assert slot.state.status is SlotStatus.READY
+    assert slot.state.is_impaired
+
+
+async def test_a_chain_has_failed_when_all_have(autojump_clock: MockClock) -> None:
+    slot = chain(
+        Talker([failure(message="no key")], name="first", seconds=1),
+        Talker([failure(retryable=True, message="no network")], name="second"),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slot.load)
+        with pytest.raises(EngineError, match="no key"):
+            await slot.ready()
+        assert trio.current_time() == pytest.approx(3)
+        assert slot.status is SlotStatus.FAILED
+        await trio.sleep(FIRST_RETRY_SECONDS + 1)
+        # The second is tried again: who asks now waits for that.
+        assert slot.status is SlotStatus.LOADING
+        assert slot.error is None
+        await slot.ready()
+        assert trio.current_time() == pytest.approx(3 + FIRST_RETRY_SECONDS + 3)
+    assert slot.state.chain[0].status is SlotStatus.FAILED
+
+
+async def test_a_chain_of_one_looks_like_that_one(autojump_clock: MockClock) -> None:
+    engine = Talker(name="only")
+    slot = chain(engine)
+    await slot.load()
+    assert slot.state == SlotState(
+        "only", SlotStatus.READY, pytest.approx(3), circuit=CircuitStatus.CLOSED
+    )
+    assert not slot.is_busy
+    engine.is_busy = True
+    assert slot.is_busy
+    await slot.aclose()
+    assert engine.closed == 1
+
+
+async def test_an_open_circuit_impairs() -> None:
+    state = SlotState("x", SlotStatus.READY, 1.0, circuit=CircuitStatus.OPEN)
+    assert state.is_impaired
+    assert SlotState("x", SlotStatus.READY, 1.0, chain=(state,)).is_impaired
+
+
+async def test_an_engine_that_tells_nothing_is_never_busy() -> None:
+    assert not EngineSlot.of_ready(Slow()).is_busy
+    talker = Talker()
+    slot = EngineSlot.of_ready(talker)
+    assert not slot.is_busy
+    talker.is_busy = True
+    assert slot.is_busy
+
+
 class Models:
     async def ensure(self, name: str) -> Path:
         raise AssertionError("nothing is loaded here")
@@ -225,6 +343,24 @@ def test_the_engines_of_the_settings() -> None:
         "llm": "openai",
         "tts": "openai",
     }
+
+
+def test_the_fallback_engines_of_the_settings() -> None:
+    settings = Settings()
+    counted = []
+    engines = EngineSet.of(
+        attrs.evolve(
+            settings,
+            asr=attrs.evolve(settings.asr, engine="openai"),
+            llm=attrs.evolve(settings.llm, engine="openai", fallback=("llama",)),
+            tts=attrs.evolve(settings.tts, engine="openai"),
+        ),
+        Models(),
+        count=lambda name, **labels: counted.append((name, labels)),
+    )
+    assert engines.llm.name == "openai or llama"
+    assert [state.engine for state in engines.states()["llm"].chain] == ["openai", "llama"]
+    assert not counted
 
 
 def test_an_unknown_engine_stops_the_start() -> None:

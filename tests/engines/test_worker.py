@@ -78,6 +78,7 @@ async def test_full_queue_is_busy_and_retryable(workers: ModelWorkers) -> None:
         nursery.start_soon(workers.run, first)
         await first.started()
         nursery.start_soon(workers.run, lambda _: None)
+        assert workers.is_busy
         await trio.testing.wait_all_tasks_blocked()
         assert (workers.statistics().busy, workers.statistics().waiting) == (1, 1)
         with pytest.raises(EngineError, match="1 requests wait already") as caught:
@@ -86,6 +87,7 @@ async def test_full_queue_is_busy_and_retryable(workers: ModelWorkers) -> None:
         assert caught.value.retryable
         first.release.set()
     assert workers.statistics().longest_wait > 0
+    assert not workers.is_busy
     assert await workers.run(lambda _: 1) == 1
 
 

@@ -277,7 +277,8 @@ class Link(Generic[EngineT]):
     def _failed(self, permit: Permit, error: EngineError) -> None:
         category = error.category
         self._count("engine_failures", kind=self._kind, engine=self.name, category=category.value)
-        log = self._log.bind(category=category.value, reason=str(error))
+        bug = error if isinstance(error, EngineBug) else None
+        log = self._log.bind(category=category.value, reason=str(error)).opt(exception=bug)
         if category not in _NOT_ITS_FAULT and permit.failed():
             self._count("engine_circuits_opened", kind=self._kind, engine=self.name)
             log.bind(seconds=round(self._breaker.seconds_left, 1)).error("engine is left alone")
@@ -286,6 +287,5 @@ class Link(Generic[EngineT]):
         if now - self._told_at < TOLD_AGAIN_SECONDS:
             self._untold += 1
             return
-        bug = error if isinstance(error, EngineBug) else None
-        log.bind(left_out=self._untold).opt(exception=bug).warning("engine request failed")
+        log.bind(left_out=self._untold).warning("engine request failed")
         self._told_at, self._untold = now, 0

@@ -1,0 +1,138 @@
+"""What a device notices where the first engine of a chain fails, on a virtual clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
+from xiaozhi_trio.engines.fallback import (
+    FallbackChain,
+    FallbackLanguageModel,
+    FallbackRecognizer,
+    FallbackSynthesizer,
+)
+from xiaozhi_trio.engines.fallback_link import FallbackPolicy
+from xiaozhi_trio.engines.slots import EngineSlot
+from xiaozhi_trio.testing import (
+    ScriptedLanguageModel,
+    ScriptedRecognizer,
+    ScriptedSynthesizer,
+)
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.engines.protocols import Engine
+
+PATIENCE = 4.0
+POLICY = FallbackPolicy(first_answer_seconds=PATIENCE, failures=3, pause_seconds=10)
+FOREVER = 10_000.0
+
+DOWN = EngineError("refused", engine="first", category=EngineErrorCategory.CONNECTIVITY)
+BUG = KeyError("choices")
+
+
+def chain(*engines: Engine) -> FallbackChain[Any]:
+    return FallbackChain([EngineSlot.of_ready(engine) for engine in engines], POLICY)
+
+
+async def ask(t: Any) -> float:
+    """Say something and wait for the end of the reply; seconds to its first audio."""
+    await t.device.hello()
+    await t.device.listen("auto")
+    await t.device.speak(1.0)
+    asked = trio.current_time()
+    await t.device.silence(1.2)
+    await t.device.wait_for("tts stop")
+    kinds = t.device.kinds
+    assert kinds.count("tts start") == kinds.count("tts stop") == 1
+    assert kinds[-1] == "tts stop"
+    first = next(event for event in t.device.events if event.kind == "audio")
+    return first.at - asked
+
+
+@pytest.mark.parametrize(
+    ("first", "within"),
+    [
+        (ScriptedLanguageModel(["never"], first_seconds=FOREVER), PATIENCE + 1),
+        (ScriptedLanguageModel([DOWN]), 1),
+        (ScriptedLanguageModel([BUG]), 1),
+    ],
+    ids=["hangs", "refuses", "has a bug"],
+)
+async def test_the_second_language_model_answers(autojump_clock, talk, first, within) -> None:
+    second = ScriptedLanguageModel(["The second answers."])
+    t = await talk(llm=FallbackLanguageModel(chain(first, second)))
+    assert await ask(t) < within
+    assert t.tts.sentences == ["The second answers."]
+    assert first.generating == second.generating == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "within"),
+    [
+        (ScriptedRecognizer("never", seconds=FOREVER), PATIENCE + 1),
+        (ScriptedRecognizer(DOWN), 1),
+        (ScriptedRecognizer(BUG), 1),
+    ],
+    ids=["hangs", "refuses", "has a bug"],
+)
+async def test_the_second_recogniser_hears_the_same(autojump_clock, talk, first, within) -> None:
+    second = ScriptedRecognizer("What time is it?")
+    t = await talk(asr=FallbackRecognizer(chain(first, second)))
+    assert await ask(t) < within
+    assert first.utterances == second.utterances
+    assert [message.body["text"] for message in t.device.of_kind("stt")] == ["What time is it?"]
+
+
+@pytest.mark.parametrize(
+    ("first", "within"),
+    [
+        (ScriptedSynthesizer(seconds=FOREVER), PATIENCE + 1),
+        (ScriptedSynthesizer(fails=lambda _: DOWN), 1),
+        (ScriptedSynthesizer(sample_rate=22_050, fails=lambda _: BUG), 1),
+    ],
+    ids=["hangs", "refuses", "has a bug"],
+)
+async def test_the_second_voice_speaks(autojump_clock, talk, first, within) -> None:
+    second = ScriptedSynthesizer(sample_rate=16_000)
+    t = await talk(tts=FallbackSynthesizer(chain(first, second)))
+    assert await ask(t) < within
+    assert second.sentences == ["Fine, thank you."]
+    assert first.speaking == second.speaking == 0
+
+
+async def test_where_all_fail_the_device_is_told_and_the_session_goes_on(
+    autojump_clock, talk
+) -> None:
+    model = FallbackLanguageModel(
+        chain(ScriptedLanguageModel([DOWN]), ScriptedLanguageModel([BUG], ["Here again."]))
+    )
+    t = await talk(llm=model)
+    await ask(t)
+    # The apology is speech too.
+    assert len(t.tts.sentences) == 1
+    await t.device.detect("are you there?")
+    await t.device.wait_for("tts stop", count=2)
+    assert t.tts.sentences[1:] == ["Here again."]
+    assert t.closing is None
+
+
+@pytest.mark.parametrize("tenths", range(0, 60, 3))
+async def test_an_abort_at_any_time_ends_both(autojump_clock, talk, tenths: int) -> None:
+    first = ScriptedLanguageModel(["never"], first_seconds=FOREVER)
+    second = ScriptedLanguageModel(
+        ["The second ", "answers. ", "Slowly."], first_seconds=0.5, piece_seconds=0.3
+    )
+    t = await talk(llm=FallbackLanguageModel(chain(first, second)))
+    await t.device.hello()
+    await t.device.detect("hello?")
+    await trio.sleep(tenths / 10)
+    await t.device.abort()
+    await trio.sleep(1)
+    kinds = t.device.kinds
+    assert kinds.count("tts start") <= 1
+    assert kinds.count("tts stop") >= 1
+    assert kinds[-1] == "tts stop"
+    assert first.generating == second.generating == 0
