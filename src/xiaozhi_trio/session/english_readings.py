@@ -1,8 +1,8 @@
 """Figures and signs in an English sentence that text front ends misread.
 
 That of hibari, which both embedded voices use, reads dates, times, amounts, units and
-ordinals well, and so do the services of OpenAI's kind; what they are given a second time
-would be spoilt. Only what it was heard to get wrong becomes words here: parts joined by
+ordinals well, as its phonemes show; they are left to it and to the front ends of remote
+services. Only what it gets wrong becomes words here: parts joined by
 points, exponents, differences, ranges of percents, signs, volts and watts, area codes.
 """
 

@@ -20,9 +20,9 @@ SILENCE_DB: Final = -90.0
 QUIET_DB: Final = -65.0
 """dB full scale; a floor below that is a quiet room, where whispers count."""
 AUDIBLE_DB: Final = 3.0
-"""Above the floor; steady noise itself stays below, as its windows vary by a decibel or two."""
+"""Above the floor; most windows of steady noise stay below, and two in a row above are rare."""
 CLEAR_DB: Final = 9.0
-"""Above the floor; speech that a recogniser understands is louder than its noise by that."""
+"""Above the floor; from there on the detector is trusted as in a quiet room."""
 _MOST_CERTAIN: Final = 0.9
 """Probability asked for where a window is barely audible above the floor."""
 

@@ -2,7 +2,7 @@
 
 Three families of them are known. Subtitles of the videos that Whisper learned from, made
 up on silence and noise in any language: "Thanks for watching", 字幕由 Amara.org, 请不吝点赞
-(openai/whisper discussions 679 and 928; amicalhq/amical 71 and Vexa-ai/vexa 617 for
+(openai/whisper discussion 679; amicalhq/amical 71 and Vexa-ai/vexa 617 for
 Japanese, Turkish and others; PocketShell-io/pocketshell 452 for Korean). Short words: "you",
 "Thank you.", "Okay", 嗯 (woheller69/whisperIME 57, xinnan-tech/xiaozhi-esp32-server 2402
 and 2708). And loops, a word or sentence said over and over.
@@ -25,7 +25,7 @@ ENOUGH_VOICE_MS: Final = 220
 VOICE_MS_A_SYLLABLE: Final = 110
 """The same for each syllable of it: 谢谢 had 576, "Thank you." 480."""
 LEAST_VOICE_MS_A_SYLLABLE: Final = 45
-"""Faster than that nobody speaks: twice the fastest speech, for a detector misses some."""
+"""Twenty-two syllables a second, which nobody speaks, even where the detector misses half."""
 
 _REPEATED_MS: Final = 200
 """Voice that each of the same words takes: four times "no" in 0.5 s was not said."""
