@@ -26,8 +26,6 @@ TIMESTAMPS_KEPT: Final = 3
 
 _DECODE_SECONDS: Final = 0.005
 """What an ESP32 takes for a packet; meanwhile the packet is still in the queue."""
-_HICCUP_SECONDS: Final = 0.002
-"""A silence between two frames that nobody hears."""
 _LONGEST_SHOWN_SILENCE: Final = 0.3
 
 
@@ -148,16 +146,17 @@ class Loudspeaker:
     async def _play(self) -> None:
         end = trio.current_time()
         while True:
+            # A frame that waited follows the last one without a seam, however late we are.
+            begin = end
             while not self._frames:
                 self._sounding = False
                 self._changed.unpark_all()
                 await self._changed.park()
+                begin = max(end, trio.current_time())
             pcm, timestamp = self._frames.popleft()
             if timestamp:
                 self._timestamps.append(timestamp)
-            # The next frame follows the last one without a seam where it came in time.
-            now = trio.current_time()
-            frame = PlayedFrame(end if now - end < _HICCUP_SECONDS else now, pcm)
+            frame = PlayedFrame(begin, pcm)
             self._sounding, end = True, frame.end
             self.played.append(frame)
             self._on_frame(frame)

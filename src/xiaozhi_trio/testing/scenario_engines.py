@@ -98,6 +98,13 @@ class EnginesScript:
     llm_fallback: LanguageModelScript | None = None
     tts_fallback: SynthesizerScript | None = None
 
+    @property
+    def goes_wrong(self) -> bool:
+        """They do more than to answer as any good engine would."""
+        return attrs.evolve(self, llm=attrs.evolve(self.llm, answers=())) != EnginesScript(
+            llm=LanguageModelScript(answers=())
+        )
+
 
 @attrs.frozen(kw_only=True)
 class ScenarioEngines:
