@@ -49,11 +49,20 @@ def broken(
     return EngineError("broken", engine=engine, category=category, retryable=retryable)
 
 
+@attrs.frozen
+class Deaf:
+    """A piece that comes after a wait nobody can cancel, as from a thread."""
+
+    seconds: float
+    piece: Any
+
+
 @attrs.define(eq=False)
 class Told:
     """An engine of any kind: each request takes the next script, the last one for ever.
 
-    A number in a script is a pause in seconds, an exception is raised, all else is given.
+    A number in a script is a pause in seconds, an exception is raised, what is `Deaf`
+    comes whatever was cancelled meanwhile, all else is given.
     """
 
     name: str
@@ -94,6 +103,10 @@ class Told:
                 await trio.sleep(item)
             elif isinstance(item, BaseException):
                 raise item
+            elif isinstance(item, Deaf):
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(item.seconds)
+                yield item.piece
             else:
                 await trio.lowlevel.checkpoint()
                 yield item
@@ -236,11 +249,22 @@ async def test_an_answer_that_began_has_no_deadline(autojump_clock: MockClock) -
     assert await t.say() == ("first", "Hello there.")
 
 
-async def test_what_comes_together_with_the_deadline_is_too_late(
+async def test_what_a_deaf_engine_gives_after_the_deadline_is_too_late(
     autojump_clock: MockClock,
 ) -> None:
-    t = chain([[4.0, "Late", 1, "."]], [["Hello ", 1, "there."]])
+    t = chain([[Deaf(5, "Late"), 1, "."]], [["Hello ", 1, "there."]])
     assert await t.say() == ("second", "Hello there.")
+    assert trio.current_time() == pytest.approx(6)
+
+
+async def test_where_no_other_is_ready_the_first_has_all_the_time(
+    autojump_clock: MockClock,
+) -> None:
+    first, second = Told("first", [[100, "At last."]]), Told("second", [["never"]])
+    slots = [EngineSlot.of_ready(first), EngineSlot(second)]
+    said: list[str] = []
+    await read(FallbackLanguageModel(FallbackChain(slots, POLICY)).reply([]), said)
+    assert said == ["At last."]
 
 
 async def test_after_the_first_piece_nothing_is_repeated(autojump_clock: MockClock) -> None:

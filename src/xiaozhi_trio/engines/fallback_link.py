@@ -196,11 +196,11 @@ class Link(Generic[EngineT]):
         within it must be closed within it. Raises `EngineError`.
         """
         # Who waits for other callers is not slow by itself.
-        judged = self.judged if not self._slot.is_busy else self._judged_by_errors
+        patience = math.inf if self._slot.is_busy else self._patience
         deadline = math.inf if alone else trio.current_time() + self._patience
         with self._breaker.permit() as permit, trio.CancelScope(deadline=deadline) as scope:
             async with AsyncExitStack() as stack:
-                with judged(permit):
+                with self.judged(permit, patience):
                     stream = await self._begun(stack, question, engine, alone=alone)
                     # What came together with the deadline came too late: the scope is
                     # cancelled already, and would take away the rest.
@@ -212,27 +212,22 @@ class Link(Generic[EngineT]):
             raise self._silence()
 
     @contextmanager
-    def judged(self, permit: Permit) -> Iterator[None]:
+    def judged(self, permit: Permit, patience: float | None = None) -> Iterator[None]:
         """Around a wait for the engine: hold failures and long silence against it.
 
         Whoever cancels a wait, the person or a deadline, the engine is to blame for
-        it where there was no sign of life for longer than patience allows.
+        it where there was no sign of life for longer than `patience`, in seconds; None
+        is that of the policy.
         """
-        given_up_from = trio.current_time() + self._patience
-        try:
-            with self._judged_by_errors(permit):
-                yield
-        except trio.Cancelled:
-            if trio.current_time() >= given_up_from:
-                self._failed(permit, self._silence())
-            raise
-
-    @contextmanager
-    def _judged_by_errors(self, permit: Permit) -> Iterator[None]:
+        given_up_from = trio.current_time() + (self._patience if patience is None else patience)
         try:
             yield
         except EngineError as error:
             self._failed(permit, error)
+            raise
+        except trio.Cancelled:
+            if trio.current_time() >= given_up_from:
+                self._failed(permit, self._silence())
             raise
 
     async def _begun(
