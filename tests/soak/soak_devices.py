@@ -219,14 +219,16 @@ class Troublemaker:
     byte_gap: float
     """Seconds between two bytes of a slow sender."""
     rest: float
-    """Seconds at most between two lives, and between two questions of one."""
+    """Seconds at most between two lives."""
+    breath: float
+    """Seconds at most before each question."""
 
     async def live_on(self) -> None:
         """Live until cancelled."""
         endings = itertools.cycle(self.rng.sample(ENDINGS, len(ENDINGS)))
         plots = itertools.cycle(self.rng.sample(PLOTS, len(PLOTS)))
         for way, stage in endings:
-            await self.pause()
+            await trio.sleep(self.rng.uniform(0, self.rest))
             wire = await self.door.dial(self.number, narrow=way is Way.STALL)
             device = Device(wire, self.number, self.door.address)
             self.tally.lives += 1
@@ -238,9 +240,6 @@ class Troublemaker:
                 wire.reset()
             self.tally.endings[way, stage] += 1
 
-    async def pause(self) -> None:
-        await trio.sleep(self.rng.uniform(0, self.rest))
-
     async def _live(self, device: Device, stage: Stage, plots: Iterator[Plot]) -> None:
         if stage is Stage.AT_THE_DOOR:
             return
@@ -249,7 +248,7 @@ class Troublemaker:
             return
         await device.hello()
         for plot in itertools.islice(plots, self.rng.randint(0, 2)):
-            await self.pause()
+            await trio.sleep(self.rng.uniform(0, self.breath))
             with trio.fail_after(self.patience):
                 await self._converse(device, plot)
             self.tally.plots[plot] += 1

@@ -38,7 +38,7 @@ LATEST_MS: Final = 300.0
 """A frame that is later than that finds the loudspeaker silent (playout.lead_ms)."""
 LONGEST_STEP_SECONDS: Final = 0.15
 """Of the processor, in which nobody else is served."""
-FIRST_FRAME_MS: Final = 1200.0
+FIRST_FRAME_MS: Final = 2000.0
 """From the end of a question to its answer, of which the engines take 600."""
 
 
@@ -93,7 +93,8 @@ async def make_trouble(door: _Door, seconds: float) -> Tally:
                     tally=tally,
                     patience=40,
                     byte_gap=0.1,
-                    rest=13,
+                    rest=20,
+                    breath=2,
                 )
                 devices.start_soon(device.live_on)
     return tally

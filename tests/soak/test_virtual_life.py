@@ -207,6 +207,7 @@ def troublemaker(house: House, number: int, tally: Tally) -> Troublemaker:
         patience=200,
         byte_gap=0.5,
         rest=90,
+        breath=90,
     )
 
 
