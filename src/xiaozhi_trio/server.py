@@ -30,6 +30,8 @@ from xiaozhi_trio.http.services import HttpServices
 from xiaozhi_trio.http.tokens import SteadyTokens
 from xiaozhi_trio.listener import CannotListen
 from xiaozhi_trio.session.encoding import encoding_threads
+from xiaozhi_trio.session.end_of_turn.registry import StrategyUnavailable, build_end_of_turn
+from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.session.session import Session, SessionServices
 from xiaozhi_trio.store.paths import state_directory
@@ -73,6 +75,7 @@ class Server:
     settings: Settings
     engines: EngineSet
     signer: TokenSigner
+    end_of_turn: EndOfTurn
     counters: Counters = attrs.field(factory=Counters)
     telemetry: Telemetry = attrs.field(init=False)
     roster: Roster = attrs.field(factory=Roster)
@@ -100,8 +103,14 @@ class Server:
                 or EngineSet.of(settings, _model_store(settings), count=counters.count),
                 counters=counters,
                 signer=await trio.to_thread.run_sync(_signer, settings),
+                end_of_turn=build_end_of_turn(settings.listening),
             )
-        except (libopus.OpusMissingError, EngineError, SecretUnavailable) as error:
+        except (
+            libopus.OpusMissingError,
+            EngineError,
+            SecretUnavailable,
+            StrategyUnavailable,
+        ) as error:
             raise StartError(str(error)) from error
 
     async def run(
@@ -159,6 +168,7 @@ class Server:
             engines=self.engines,
             run_encoding=encoding_threads(),
             vision=self._vision,
+            end_of_turn=self.end_of_turn,
             traces=self.telemetry.traces,
         )
         return lambda handshake, session_id: Session(handshake, session_id, services)

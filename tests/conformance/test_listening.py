@@ -13,11 +13,13 @@ from xiaozhi_trio.testing import (
     ScriptedSynthesizer,
 )
 
+AT_THE_END = Settings(listening=ListeningSettings(speculation=False))
+"""Utterances are recognised once, at their end."""
 TURN = ["stt", "tts start", "llm", "tts sentence_start", "audio", "tts stop"]
 
 
 async def test_052_auto_the_server_ends_the_turn(autojump_clock, talk) -> None:
-    t = await talk(asr=ScriptedRecognizer("how are you"))
+    t = await talk(asr=ScriptedRecognizer("how are you"), settings=AT_THE_END)
     await t.device.hello()
     await t.device.listen("auto")
     await t.device.silence(0.6)
@@ -46,7 +48,7 @@ async def test_052_one_microphone_serves_turn_after_turn(autojump_clock, talk) -
 
 
 async def test_053_manual_nothing_is_answered_before_listen_stop(autojump_clock, talk) -> None:
-    t = await talk()
+    t = await talk(settings=AT_THE_END)
     await t.device.hello()
     await t.device.listen("manual")
     await t.device.speak(1.0)
@@ -85,7 +87,10 @@ async def test_054_realtime_without_echo_cancellation_does_not_hear_itself(
     autojump_clock, talk
 ) -> None:
     """`features.aec` means that the device expects the server to cancel its echo."""
-    t = await talk(llm=ScriptedLanguageModel(["A rather long reply. "] * 5))
+    t = await talk(
+        asr=ScriptedRecognizer("go on", "other long reply. A rather"),
+        llm=ScriptedLanguageModel(["A rather long reply. "] * 5),
+    )
     await t.device.hello(features={"aec": True})
     await t.device.listen("realtime")
     await t.device.speak(1.0)
@@ -93,7 +98,7 @@ async def test_054_realtime_without_echo_cancellation_does_not_hear_itself(
     await t.device.wait_for("audio", count=5)
     await t.device.speak(2.0)
     await t.device.wait_for("tts stop")
-    assert len(t.asr.utterances) == 1
+    assert len(t.device.of_kind("stt")) == 1
     assert t.device.spoken_ms() > 5000
 
 
@@ -153,7 +158,7 @@ async def test_056_who_goes_on_speaking_is_heard_from_the_first_syllable(
     await t.device.speak(1.0)
     await t.device.silence(1.2)
     await t.device.wait_for("stt")
-    assert t.asr.heard_ms[0] >= 480 + 1000 + 540
+    assert t.asr.heard_ms[0] >= 480 + 1000 + 90
 
 
 async def test_057_listen_start_twice_discards_what_came_before(autojump_clock, talk) -> None:
@@ -275,8 +280,8 @@ async def test_060_a_burst_is_judged_by_its_own_time(autojump_clock, talk) -> No
     await t.device.silence(1.2, burst=True)
     stt = await t.device.wait_for("stt")
     assert stt.at - began < 0.1
-    assert len(t.asr.utterances) == 1
-    assert t.asr.heard_ms[0] >= 3000
+    assert len(t.device.of_kind("stt")) == 1
+    assert t.asr.heard_ms[-1] >= 2590
 
 
 async def test_060_a_slow_network_does_not_end_a_turn(autojump_clock, talk) -> None:

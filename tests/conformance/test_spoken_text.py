@@ -72,8 +72,8 @@ def test_073_a_reply_in_markdown_is_shown_in_plain_sentences() -> None:
     assert [spoken_text(sentence) for sentence in sentences_of(REPLY)] == [
         "好的，西红柿炒鸡蛋很简单！",
         "材料，名称，数量",
-        "西红柿，2个",
-        "1，先看这个视频。",
+        "西红柿，两个",
+        "一，先看这个视频。",
         "2, Then cook for about 3.5 minutes, e.g. with oil!",
         "祝你好胃口",
     ]

@@ -11,11 +11,14 @@ from xiaozhi_trio.session.listening import Listening
 from xiaozhi_trio.testing import LoudnessDetector, ScriptedLanguageModel
 from xiaozhi_trio.testing.engines import LoudnessStream
 
+AT_THE_END = Settings(listening=ListeningSettings(speculation=False))
+"""Utterances are recognised once, at their end."""
+
 STORY = ["It was a dark and stormy night. "] * 20
 
 
 async def test_no_pre_roll_is_a_setting_like_any_other(autojump_clock, talk) -> None:
-    t = await talk(settings=Settings(listening=ListeningSettings(pre_roll_ms=0)))
+    t = await talk(settings=Settings(listening=ListeningSettings(pre_roll_ms=0, speculation=False)))
     await t.device.hello()
     await t.device.listen("auto")
     await t.device.silence(0.6)
@@ -56,7 +59,7 @@ async def test_a_sound_too_short_to_interrupt_does_not_at_its_end_either(
 async def test_what_was_said_into_a_button_before_the_detector_was_loaded_counts(
     autojump_clock, talk
 ) -> None:
-    t = await talk(load=True, vad=LoudnessDetector(load_seconds=1.5))
+    t = await talk(load=True, vad=LoudnessDetector(load_seconds=1.5), settings=AT_THE_END)
     await t.device.hello()
     await t.device.listen("manual")
     await t.device.speak(1.2)
@@ -122,7 +125,7 @@ async def test_a_slow_detector_is_no_gap_between_packets(autojump_clock, talk) -
                 await trio.sleep(2.5)
             return await super().accept(pcm)
 
-    t = await talk(vad=Slow())
+    t = await talk(vad=Slow(), settings=AT_THE_END)
     await t.device.hello()
     await t.device.listen("auto")
     await t.device.speak(3.0, burst=True)

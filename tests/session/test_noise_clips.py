@@ -55,7 +55,7 @@ async def voiced_ms(detector: SileroDetector, pcm: bytes) -> int:
         level = level_db(pcm[index * WINDOW_BYTES : (index + 1) * WINDOW_BYTES])
         floor.add(level, WINDOW_MS)
         base = SETTINGS.silence_threshold if in_voice else SETTINGS.voice_threshold
-        in_voice = probability >= floor.threshold(base, level, in_voice=in_voice)
+        in_voice = probability >= (base if in_voice else floor.threshold(base, level))
         windows += in_voice
     return windows * WINDOW_MS
 

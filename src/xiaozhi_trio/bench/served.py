@@ -42,7 +42,7 @@ from xiaozhi_trio.engines.protocols import LISTENING_RATE, ChatMessage
 from xiaozhi_trio.engines.registry import EngineKind, build_engine
 from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
 from xiaozhi_trio.server import Server, StartError
-from xiaozhi_trio.session.listening import Listening
+from xiaozhi_trio.session.listening import Ended, Listening
 from xiaozhi_trio.telemetry.logging import configure_logging
 from xiaozhi_trio.testing import (
     ScriptedLanguageModel,
@@ -123,7 +123,8 @@ async def packets_to_the_end(settings: ListeningSettings, vad: VoiceActivityDete
     ear.attach(vad.open_stream())
     ear.open(ListenMode.AUTO)
     for number, packet in enumerate(question().packets, start=1):
-        if await ear.accept(decoder.decode(packet)) is not None:
+        noticed = await ear.accept(decoder.decode(packet))
+        if any(isinstance(event, Ended) for event in noticed):
             return number
     return None
 

@@ -168,7 +168,10 @@ class AudioSettings:
         24_000, unit="bit/s", minimum=6000, maximum=128_000, why="Opus bit rate."
     )
     complexity: int = setting(
-        5, minimum=0, maximum=10, why="Opus encoder effort; 10 costs six times the CPU of 5."
+        5,
+        minimum=0,
+        maximum=10,
+        why="Opus encoder effort; 2 costs a quarter less CPU than 5, 10 twice as much.",
     )
 
 
@@ -185,6 +188,11 @@ class ListeningSettings:
         maximum=0.95,
         why="Voice probability below which a window is silence again; lower than voice_threshold.",
     )
+    adaptive_threshold: bool = setting(
+        True,
+        why="Ask more of a voice the less it stands out from the noise of the room; false "
+        "trusts the voice probability alone.",
+    )
     min_voice_ms: int = setting(
         160,
         unit="ms",
@@ -198,6 +206,40 @@ class ListeningSettings:
         minimum=100,
         maximum=5000,
         why="Silence that ends a turn, in audio time; raise it for slow speakers.",
+    )
+    tentative_silence_ms: int = setting(
+        200,
+        unit="ms",
+        minimum=60,
+        maximum=5000,
+        why="Silence from which the answer is prepared, in case it turns out to be the end; "
+        "recognition begins at half of it. Never more than half of end_silence_ms.",
+    )
+    complete_silence_ms: int = setting(
+        400,
+        unit="ms",
+        minimum=100,
+        maximum=5000,
+        why="Silence that ends a turn whose words are a complete sentence.",
+    )
+    open_silence_ms: int = setting(
+        1200,
+        unit="ms",
+        minimum=100,
+        maximum=10_000,
+        why="Silence that ends a turn whose words want to go on: after a hesitation, a comma, "
+        "a conjunction, a number that is being dictated.",
+    )
+    end_of_turn: str = setting(
+        "punctuation",
+        why="What decides which silence is the end: silence, punctuation (by the words), "
+        "recognizer (a streaming one that knows), manual, or one of another package.",
+    )
+    speculation: bool = setting(
+        True, why="Prepare answers while the speaker may still go on; false waits for the end."
+    )
+    max_speculations: int = setting(
+        3, minimum=1, maximum=20, why="Answers prepared in vain for one turn, at most."
     )
     pre_roll_ms: int = setting(
         500,
@@ -215,7 +257,7 @@ class ListeningSettings:
         30.0, unit="s", minimum=2, maximum=120, why="Speech is cut and answered at this length."
     )
     barge_in_ms: int = setting(
-        200,
+        120,
         unit="ms",
         minimum=32,
         maximum=2000,
@@ -316,6 +358,12 @@ class ConversationSettings:
         ),
         why="Words that end the conversation where nothing else is said; case, spaces and "
         "punctuation are ignored.",
+    )
+    farewell_zh: str = setting(
+        "好的，再见。", why="Spoken before the server hangs up, in Chinese; empty says nothing."
+    )
+    farewell_en: str = setting(
+        "Goodbye.", why="Spoken before the server hangs up, in English; empty says nothing."
     )
     history_messages: int = setting(
         20,

@@ -1,5 +1,7 @@
 """What can go wrong in a speech or language model, in one small family."""
 
+from __future__ import annotations
+
 import enum
 
 
@@ -39,6 +41,12 @@ class EngineError(Exception):
         self.category = category
         self.retryable = retryable
         """True where the same request may well succeed a moment later."""
+
+    def copy(self) -> EngineError:
+        """An equal one, for each of several callers: a raised exception collects tracebacks."""
+        return EngineError(
+            self.args[0], engine=self.engine, category=self.category, retryable=self.retryable
+        )
 
     def __str__(self) -> str:
         return f"{self.engine}: {self.args[0]} ({self.category.value})"

@@ -1,27 +1,52 @@
 """Who speaks when: what listening, aborting and typing mean for the turns of a session.
 
-At most one turn lives at a time; whatever ends it early is one `Turn.interrupt`.
+At most one turn has the loudspeaker. Beside it there may be a draft: a turn for what
+is being said now, which nobody hears until it is certain that it was said, that it is
+finished, and that it was said to us.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import trio
 from loguru import logger
 
+from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.slots import SlotStatus
+from xiaozhi_trio.session.end_of_turn.strategy import Pause
+from xiaozhi_trio.session.judgement import Verdict, judge
+from xiaozhi_trio.session.listening import (
+    BYTES_PER_MS,
+    Began,
+    Ended,
+    Forgotten,
+    Paused,
+    Resumed,
+    TentativelyEnded,
+    Utterance,
+)
 from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED
-from xiaozhi_trio.session.turn import Occasion, Spoken, Turn, TurnTools, Typed, WakeWord
+from xiaozhi_trio.session.recognition import Recognition
+from xiaozhi_trio.session.turn import Occasion, Parting, Spoken, Turn, TurnTools, Typed, WakeWord
 from xiaozhi_trio.session.wake_words import WakeWords
+from xiaozhi_trio.telemetry.turn_trace import Moment
 from xiaozhi_trio.wire.messages import Alert, ListenMode, TtsStop
 from xiaozhi_trio.wire.violation import ProtocolViolation
 
 if TYPE_CHECKING:
-    import trio
+    from collections.abc import Callable
 
+    from xiaozhi_trio.engines.protocols import Transcript
+    from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
     from xiaozhi_trio.session.idle_clock import IdleClock
-    from xiaozhi_trio.session.listening import Utterance
+    from xiaozhi_trio.session.listening import Heard
     from xiaozhi_trio.session.microphone import Microphone
+    from xiaozhi_trio.telemetry.turn_trace import TurnTrace
+
+
+_ECHO_SECONDS: Final = 3.0
+"""How long after it was spoken a sentence may still be on its way through the recognition."""
 
 
 class Conversation:
@@ -31,25 +56,36 @@ class Conversation:
         self,
         tools: TurnTools,
         microphone: Microphone,
+        end_of_turn: EndOfTurn,
         idle_clock: IdleClock,
         nursery: trio.Nursery,
         *,
         cancels_echo: bool,
+        on_parting: Callable[[], None],
     ) -> None:
         """`nursery` is where turns live.
 
         `cancels_echo` is false for a device that leaves echo cancellation to the
         server: what its microphone hears while it speaks is its own loudspeaker.
+        `on_parting` is called where a farewell has been heard.
         """
         self._tools = tools
         self._microphone = microphone
+        self._end_of_turn = end_of_turn
         self._idle_clock = idle_clock
         self._nursery = nursery
         self._cancels_echo = cancels_echo
+        self._on_parting = on_parting
         self._wake_words = WakeWords(tools.settings.conversation)
-        self._turn: Turn | None = None
-        self._turns = 0
         self._mode: ListenMode | None = None
+        self._turns = 0
+        self._turn: Turn | None = None
+        self._last_spoken: Turn | None = None
+        self._draft: Turn | None = None
+        self._recognition: Recognition | None = None
+        self._weighing = trio.CancelScope()
+        self._speculations = 0
+        self._trace: TurnTrace | None = None
         idle_clock.restart()
 
     @property
@@ -61,39 +97,240 @@ class Conversation:
         """No packet came in the middle of an utterance: answer what there is."""
         logger.info("packets stopped in the middle of an utterance")
         utterance = self._microphone.end_early()
-        if utterance is not None:
-            self._answer(utterance)
+        if utterance is None:
+            self._microphone.discard()
+            self._go_on("noise")
+        else:
+            self._ended(utterance)
 
     async def audio(self, packet: bytes) -> None:
         """The microphone's next packet."""
-        if self._turn is not None and not self._hears_while_speaking:
+        if self._is_deaf():
             return
-        utterance = await self._microphone.hear(packet)
-        voiced_ms = self._microphone.voiced_ms
-        if self._turn is not None:
-            if voiced_ms >= self._tools.settings.listening.barge_in_ms:
-                logger.bind(voiced_ms=voiced_ms).info("barge-in")
-                self._interrupt()
-        elif voiced_ms:
-            self._idle_clock.restart()
-        if utterance is not None:
-            self._answer(utterance)
+        noticed = await self._microphone.hear(packet)
+        if self._is_deaf():
+            return
+        if self._microphone.voiced_ms:
+            self._voice_heard()
+        for event in noticed:
+            self._notice(event)
 
-    def _answer(self, utterance: Utterance) -> None:
-        """Answer what was said, unless it is too little to interrupt the turn in progress."""
+    def _is_deaf(self) -> bool:
+        """Whether what the microphone sends means nothing, for it should be closed.
+
+        Until a reply is heard, the microphone of a device in auto mode is open: who goes
+        on speaking is not finished.
+        """
+        turn = self._turn
+        if turn is None or self._mode is ListenMode.REALTIME:
+            return False
+        return turn.has_spoken or not isinstance(turn.occasion, Spoken)
+
+    def _voice_heard(self) -> None:
+        if self._microphone.voiced_ms < self._tools.settings.listening.barge_in_ms:
+            return
+        turn = self._turn
+        if turn is None:
+            self._idle_clock.restart()
+        elif turn.is_speaking:
+            if self._cancels_echo:
+                logger.bind(voiced_ms=self._microphone.voiced_ms).info("barge-in")
+                turn.suspend()
+            return
+        elif not turn.is_suspended:
+            self._take_back(turn)
+        if self._draft is not None and self._draft.is_committed:
+            self._take_back(self._draft)
+
+    def _take_back(self, turn: Turn) -> None:
+        """The user goes on speaking before the answer has begun."""
+        logger.bind(turn=turn.number).info("speech goes on before its answer")
+        if turn is self._draft:
+            self._draft = None
+        else:
+            self._turn = None
+        was_understood = turn.is_accepted
+        turn.interrupt()
+        if isinstance(turn.occasion, Spoken) and not was_understood:
+            self._microphone.put_back(turn.occasion.utterance)
+
+    def _notice(self, event: Heard) -> None:
+        match event:
+            case Began():
+                self._trace = self._new_trace("spoken")
+                self._trace.mark(Moment.VOICE_START)
+            case Paused(so_far) if self._may_speculate and not self._is_too_little(so_far):
+                self._recognition = self._recognise(so_far)
+            case TentativelyEnded(so_far) if not self._is_too_little(so_far):
+                self._tentatively_ended(so_far)
+            case Resumed():
+                if self._trace is not None:
+                    self._trace.mark(Moment.VOICE_RESUMED)
+                self._forget_speculation()
+            case Ended(utterance):
+                self._ended(utterance)
+            case Forgotten():
+                self._go_on("noise")
+
+    @property
+    def _may_speculate(self) -> bool:
+        listening, engines = self._tools.settings.listening, self._tools.engines
+        return (
+            listening.speculation
+            and self._speculations < listening.max_speculations
+            and not any(slot.is_busy for slot in (engines.asr, engines.llm, engines.tts))
+        )
+
+    def _recognise(self, utterance: Utterance) -> Recognition:
+        recognition = Recognition(
+            self._tools.engines.asr,
+            utterance.pcm,
+            seconds=self._tools.settings.conversation.recognition_seconds,
+        )
+        self._nursery.start_soon(recognition.run)
+        return recognition
+
+    def _tentatively_ended(self, so_far: Utterance) -> None:
+        if self._trace is not None:
+            self._trace.mark(Moment.TENTATIVE_END)
+        if self._mode is not ListenMode.MANUAL:
+            self._weighing = trio.CancelScope()
+            self._nursery.start_soon(self._weigh, so_far, self._recognition, self._weighing)
+        if self._may_speculate and self._draft is None:
+            self._speculations += 1
+            self._draft = self._prepare(so_far, speculative=True)
+
+    async def _weigh(
+        self, so_far: Utterance, recognition: Recognition | None, scope: trio.CancelScope
+    ) -> None:
+        """Have the strategy decide how much silence is the end."""
+        with scope:
+            try:
+                text = (await recognition.transcript()).text if recognition else ""
+                pause = Pause(pcm=so_far.pcm, voiced_ms=so_far.voiced_ms, transcript=text)
+                silence_ms = await self._end_of_turn.silence_ms(pause)
+            except EngineError as error:
+                logger.bind(engine=error.engine, reason=str(error)).warning("end of turn undecided")
+                return
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._microphone.be_patient(silence_ms)
+
+    def _prepare(self, utterance: Utterance, *, speculative: bool) -> Turn:
+        """A turn that answers the utterance, held back for now."""
+        if self._recognition is None:
+            self._recognition = self._recognise(utterance)
+        if self._trace is None:
+            self._trace = self._new_trace("spoken")
+
+        def accepts(transcript: Transcript | None) -> bool:
+            return self._accepts(turn, transcript, utterance)
+
+        occasion = Spoken(utterance, self._recognition)
+        turn = self._start(occasion, self._trace, speculative=speculative, accepts=accepts)
+        return turn
+
+    def _is_too_little(self, utterance: Utterance) -> bool:
+        """Whether it is too short to interrupt the reply that is being heard."""
+        return (
+            self._turn is not None
+            and self._turn.is_speaking
+            and utterance.voiced_ms < self._tools.settings.listening.barge_in_ms
+        )
+
+    def _accepts(self, draft: Turn, transcript: Transcript | None, utterance: Utterance) -> bool:
+        """Whether a transcript is worth an answer; where it is, an older reply ends for good.
+
+        Without one there is nothing but to say sorry, or to go on with what was being said.
+        """
+        if transcript is None and self._turn is not None:
+            return False
+        verdict = Verdict.SPEECH
+        if self._mode is not ListenMode.MANUAL and transcript is not None:
+            verdict = judge(
+                transcript,
+                voiced_ms=utterance.voiced_ms,
+                languages=self._tools.settings.listening.languages,
+                interrupts=self._turn is not None and self._turn.has_spoken,
+                saying=self._said_during(utterance),
+            )
+        if verdict is not Verdict.SPEECH:
+            logger.bind(verdict=verdict.value, voiced_ms=utterance.voiced_ms).info(
+                "heard, but not said to us"
+            )
+            return False
+        if self._turn is not None:
+            self._turn.interrupt()
+            self._turn = None
+        if draft.is_committed:
+            self._promote(draft)
+        return True
+
+    def _said_during(self, utterance: Utterance) -> str:
+        """What the loudspeaker said while the microphone heard this, where it may hear it."""
+        turn = self._turn
+        if turn is None and not self._cancels_echo and self._mode is ListenMode.REALTIME:
+            turn = self._last_spoken
+        if turn is None:
+            return ""
+        seconds = len(utterance.pcm) / BYTES_PER_MS / 1000 + _ECHO_SECONDS
+        return turn.saying(seconds=seconds)
+
+    def _promote(self, draft: Turn) -> None:
+        self._turn, self._draft = draft, None
+        self._idle_clock.hold()
+
+    def _forget_speculation(self) -> None:
+        """What was taken for the end of a turn was none."""
+        self._weighing.cancel()
+        if self._recognition is not None:
+            self._recognition.cancel()
+            self._recognition = None
+        if self._draft is not None and not self._draft.is_committed:
+            self._draft.discard()
+            self._draft = None
+
+    def _ended(self, utterance: Utterance) -> None:
+        """Answer what was said, with what was prepared for it."""
         log = logger.bind(
             voiced_ms=utterance.voiced_ms, bytes=len(utterance.pcm), cut=utterance.cut
         )
-        least_ms = self._tools.settings.listening.barge_in_ms
-        if self._turn is not None and utterance.voiced_ms < least_ms:
+        if self._is_too_little(utterance):
             log.debug("utterance too short to interrupt")
             return
         log.debug("utterance ended")
-        self._begin(Spoken(utterance))
+        self._weighing.cancel()
+        if self._draft is not None and self._draft.is_committed:
+            utterance = self._joined(self._draft, utterance)
+        draft = self._draft or self._prepare(utterance, speculative=False)
+        trace = self._trace or self._new_trace("spoken")
+        trace.mark(Moment.COMMITTED_END)
+        self._draft, self._recognition, self._trace = draft, None, None
+        self._speculations = 0
+        self._idle_clock.hold()
+        draft.commit()
+        if draft.is_over:
+            trace.conclude(draft.outcome)
+            self._over(draft)
+        elif draft.is_accepted:
+            self._promote(draft)
 
-    @property
-    def _hears_while_speaking(self) -> bool:
-        return self._mode is ListenMode.REALTIME and self._cancels_echo
+    def _joined(self, draft: Turn, utterance: Utterance) -> Utterance:
+        """The utterance, with the one before it that was not recognised yet."""
+        self._draft = self._recognition = None
+        draft.interrupt()
+        if draft.is_accepted or not isinstance(draft.occasion, Spoken):
+            return utterance
+        before = draft.occasion.utterance
+        return Utterance(
+            before.pcm + utterance.pcm, before.voiced_ms + utterance.voiced_ms, utterance.cut
+        )
+
+    def _go_on(self, reason: str) -> None:
+        """The interruption was none: let the interrupted reply go on."""
+        if self._turn is not None and self._turn.is_suspended and self._draft is None:
+            logger.bind(turn=self._turn.number, reason=reason).info("false interruption")
+            self._turns += 1
+            self._turn.resume(self._turns, reason=reason)
 
     def listen_start(self, mode: ListenMode) -> None:
         """The device opens its microphone.
@@ -102,12 +339,14 @@ class Conversation:
         that send text and `listen start` in one go want to hear the answer.
         """
         logger.bind(mode=mode.value).debug("listen start")
+        self._forget_speculation()
         if mode is ListenMode.MANUAL:
             self._interrupt()
         elif self._tools.engines.vad.state.status is SlotStatus.FAILED:
             self._tools.outbox.post(Alert(SERVICE_FAILED.both, ENGINE_FAILED.both))
         self._mode = mode
         self._microphone.open(mode)
+        self._go_on("listen start")
 
     def listen_stop(self) -> None:
         """The device closed its microphone: answer what was said into it."""
@@ -115,8 +354,11 @@ class Conversation:
         said = utterance.voiced_ms if utterance else 0
         logger.bind(voiced_ms=said).debug("listen stop")
         if utterance is not None and said >= self._tools.settings.listening.min_voice_ms:
-            self._begin(Spoken(utterance))
-        elif self._turn is None:
+            self._ended(utterance)
+            return
+        self._forget_speculation()
+        self._go_on("listen stop")
+        if self._turn is None:
             self._tools.outbox.post(TtsStop())
 
     def detected(self, text: str) -> None:
@@ -132,7 +374,12 @@ class Conversation:
         elif greeting:
             self._begin(WakeWord(text, greeting))
         else:
+            self._forget_speculation()
             self._interrupt()
+
+    def part(self, farewell: str) -> None:
+        """Take leave, as nobody has spoken for long."""
+        self._begin(Parting(farewell))
 
     def abort(self, reason: str) -> None:
         """Silence; the answer is one `tts stop`, even where nothing was spoken.
@@ -142,38 +389,77 @@ class Conversation:
         device never says `listen start` again.
         """
         logger.bind(reason=reason[:80]).info("abort")
-        if not self._interrupt():
+        self._forget_speculation()
+        # A wake word makes firmware throw away what it holds (`AudioService::ResetDecoder`).
+        if not self._interrupt(plays_on=reason != "wake_word_detected"):
             self._tools.outbox.post(TtsStop())
         if self._mode is not ListenMode.REALTIME:
             self._microphone.close()
 
-    def _interrupt(self) -> bool:
+    def _interrupt(self, *, plays_on: bool = True) -> bool:
         """End the turn in progress, if any; tells whether that said `tts stop`."""
+        if self._draft is not None and self._draft.is_committed and not self._draft.is_accepted:
+            draft, self._draft = self._draft, None
+            draft.interrupt()
+            self._idle_clock.restart()
         turn, self._turn = self._turn, None
         if turn is None:
             return False
         spoke = turn.is_speaking
-        turn.interrupt()
+        turn.interrupt(plays_on=plays_on)
         self._idle_clock.restart()
         return spoke
 
     def _begin(self, occasion: Occasion) -> None:
+        """Answer at once something that needs no thought about whether it was said."""
+        self._forget_speculation()
         self._interrupt()
         if self._mode is not ListenMode.MANUAL:
             # Voice from before a turn is no reason to interrupt it.
             self._microphone.discard()
         self._idle_clock.hold()
+        trace = self._new_trace(type(occasion).__name__.lower())
+        self._turn = self._start(occasion, trace, speculative=False, accepts=lambda _: True)
+        self._turn.commit()
+
+    def _new_trace(self, occasion: str) -> TurnTrace:
+        return self._tools.traces.begin(
+            0, occasion, device=self._tools.device, session=self._tools.session
+        )
+
+    def _start(
+        self,
+        occasion: Occasion,
+        trace: TurnTrace,
+        *,
+        speculative: bool,
+        accepts: Callable[[Transcript | None], bool],
+    ) -> Turn:
         self._turns += 1
-        self._turn = Turn(self._turns, occasion, self._tools)
-        self._nursery.start_soon(self._live_through, self._turn)
+        trace.number = self._turns
+        turn = Turn(
+            self._turns, occasion, self._tools, trace, speculative=speculative, accepts=accepts
+        )
+        self._nursery.start_soon(self._live_through, turn)
+        return turn
 
     async def _live_through(self, turn: Turn) -> None:
         with logger.contextualize(turn=turn.number):
             await turn.run()
-        if self._turn is turn:
-            self._turn = None
-            self._idle_clock.restart()
-            self._listen_again(turn)
+        self._over(turn)
+
+    def _over(self, turn: Turn) -> None:
+        if turn is self._draft and turn.is_committed:
+            self._draft = None
+        elif turn is self._turn:
+            self._turn, self._last_spoken = None, turn
+        else:
+            return
+        self._idle_clock.restart()
+        if turn.parts and turn.outcome == "finished":
+            self._on_parting()
+        self._go_on("nothing said")
+        self._listen_again(turn)
 
     def _listen_again(self, turn: Turn) -> None:
         """After a turn the ear opens by itself where the device expects it to.
@@ -181,7 +467,7 @@ class Conversation:
         Firmware in auto mode says `listen start` again after `tts stop`, the browser
         page does not. A button user whose words came to nothing is told so.
         """
-        if self._mode is ListenMode.AUTO:
+        if self._mode is ListenMode.AUTO and turn.has_spoken:
             self._microphone.open(ListenMode.AUTO)
         elif self._mode is ListenMode.MANUAL and not turn.has_spoken:
             self._tools.outbox.post(TtsStop())

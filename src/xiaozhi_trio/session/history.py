@@ -39,9 +39,16 @@ class History:
         while sum(len(m.content) for m in self._messages) > self._settings.history_characters:
             self._messages.popleft()
 
-    def dialogue(self, prompt: str) -> list[ChatMessage]:
-        """The prompt and the dialogue, beginning with a user's message."""
-        messages = list(self._messages)
+    def dialogue(self, prompt: str, *, asked: str = "") -> list[ChatMessage]:
+        """The prompt and the dialogue, beginning with a user's message and ending with `asked`.
+
+        `asked` is not recorded: it may turn out that the user was not finished.
+        """
+        future = History(self._settings)
+        future._messages.extend(self._messages)
+        if asked:
+            future.user_said(asked)
+        messages = list(future._messages)
         while messages and messages[0].role == "assistant":
             messages.pop(0)
         return [ChatMessage("system", prompt), *messages]

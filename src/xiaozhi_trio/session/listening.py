@@ -7,11 +7,12 @@ a turn early or late.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
 from xiaozhi_trio.engines.protocols import LISTENING_RATE
+from xiaozhi_trio.session.noise_floor import NoiseFloor, level_db
 from xiaozhi_trio.wire.messages import ListenMode
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ BYTES_PER_MS: Final = LISTENING_RATE * 2 // 1000
 
 _FORGET_VOICE_MS: Final = 320
 """Silence after which scattered bits of voice no longer add up to a beginning."""
+_RESUMED_VOICE_MS: Final = 64
+"""Voice after a pause from which somebody goes on speaking; less is a click or a breath."""
 
 
 @attrs.frozen
@@ -34,6 +37,46 @@ class Utterance:
     """How much of it is voice."""
     cut: bool = False
     """It was ended by something else than silence."""
+
+
+@attrs.frozen
+class Began:
+    """Somebody speaks."""
+
+
+@attrs.frozen
+class Paused:
+    """The speaker is silent for a moment, which may become the end."""
+
+    so_far: Utterance
+
+
+@attrs.frozen
+class TentativelyEnded:
+    """The speaker is silent for so long that it probably is the end."""
+
+    so_far: Utterance
+
+
+@attrs.frozen
+class Resumed:
+    """The speaker goes on after a pause."""
+
+
+@attrs.frozen
+class Ended:
+    """The end, for good."""
+
+    utterance: Utterance
+
+
+@attrs.frozen
+class Forgotten:
+    """A sound that did not become speech."""
+
+
+Heard: TypeAlias = Began | Paused | TentativelyEnded | Resumed | Ended | Forgotten
+"""What the ear noticed."""
 
 
 class _PreRoll:
@@ -68,6 +111,8 @@ class Listening:
     def __init__(self, settings: ListeningSettings) -> None:
         self._settings = settings
         self._detector: VoiceActivityStream | None = None
+        self._noise = NoiseFloor()
+        self._rest = b""
         self._mode: ListenMode | None = None
         self._was_opened = False
         self._pre_roll = _PreRoll()
@@ -75,6 +120,9 @@ class Listening:
         self._in_voice = False
         self._voiced_ms = 0.0
         self._silent_ms = 0.0
+        self._pauses_noticed = 0
+        self._resumed_ms = 0.0
+        self._patience_ms: float | None = None
 
     @property
     def has_detector(self) -> bool:
@@ -131,16 +179,29 @@ class Listening:
         self._in_voice = False
         self._voiced_ms = 0.0
         self._silent_ms = 0.0
+        self._forget_pause()
+        self._rest = b""
         if self._detector is not None:
             self._detector.reset()
 
-    async def accept(self, pcm: bytes) -> Utterance | None:
-        """Take the next audio; gives an utterance when this audio ends one.
+    def put_back(self, utterance: Utterance) -> None:
+        """What is being said now goes on from `utterance`, which ended too early."""
+        if self._utterance is None:
+            self._utterance = bytearray(self._pre_roll.take())
+        self._utterance[:0] = utterance.pcm
+        self._voiced_ms += utterance.voiced_ms
+
+    def be_patient(self, silence_ms: float) -> None:
+        """Take this much silence for the end in place of `end_silence_ms`, until speech resumes."""
+        self._patience_ms = silence_ms
+
+    async def accept(self, pcm: bytes) -> list[Heard]:
+        """Take the next audio; gives what was noticed in it, in order.
 
         Raises `EngineError` where the detector fails.
         """
         if self._mode is None and self._was_opened:
-            return None
+            return []
         if self._utterance is None:
             candidate_ms = self._voiced_ms + self._silent_ms if self._voiced_ms else 0.0
             keep = (self._settings.pre_roll_ms + candidate_ms) * BYTES_PER_MS
@@ -148,15 +209,27 @@ class Listening:
         elif len(self._utterance) < self._max_bytes:
             self._utterance += pcm
         if self._mode is None or self._detector is None:
-            return None
+            return []
         # Before the detector is asked: one that fails must not keep an utterance open.
         if self._mode is not ListenMode.MANUAL and self._is_full:
-            return self._finish(cut=True)
+            return [Ended(self._finish(cut=True))]
         window_ms = self._detector.window_samples * 1000 / LISTENING_RATE
-        for probability in await self._detector.accept(pcm):
-            if self._window(probability, window_ms):
-                return self._finish(cut=False)
-        return None
+        noticed: list[Heard] = []
+        levels = self._levels(pcm, self._detector.window_samples * 2)
+        for probability, level in zip(await self._detector.accept(pcm), levels, strict=False):
+            noticed += self._window(probability, level, window_ms)
+            if noticed and isinstance(noticed[-1], Ended):
+                break
+        return noticed
+
+    def _levels(self, pcm: bytes, window_bytes: int) -> list[float]:
+        """How loud the windows are that the detector will judge now, in dB full scale."""
+        pcm = self._rest + pcm
+        whole = len(pcm) - len(pcm) % window_bytes
+        self._rest = pcm[whole:]
+        return [
+            level_db(pcm[start : start + window_bytes]) for start in range(0, whole, window_bytes)
+        ]
 
     @property
     def _max_bytes(self) -> int:
@@ -166,30 +239,68 @@ class Listening:
     def _is_full(self) -> bool:
         return self._utterance is not None and len(self._utterance) >= self._max_bytes
 
-    def _window(self, probability: float, window_ms: float) -> bool:
-        """Judge one window; True where it ends an utterance."""
+    def _window(self, probability: float, level: float, window_ms: float) -> list[Heard]:
+        """Judge one window by its voice probability and its level in dB full scale."""
         settings = self._settings
         threshold = settings.silence_threshold if self._in_voice else settings.voice_threshold
+        if settings.adaptive_threshold:
+            self._noise.add(level, window_ms)
+            if not self._in_voice:
+                threshold = self._noise.threshold(threshold, level)
         self._in_voice = probability >= threshold
-        if self._in_voice:
-            self._voiced_ms += window_ms
-            self._silent_ms = 0.0
-        else:
+        if not self._in_voice:
             self._silent_ms += window_ms
-        if self._mode is ListenMode.MANUAL:
-            return False
+            return self._silence()
+        self._voiced_ms += window_ms
+        self._silent_ms = 0.0
         if self._utterance is None:
-            if self._voiced_ms >= settings.min_voice_ms:
-                self._utterance = bytearray(self._pre_roll.take())
-            elif self._silent_ms >= _FORGET_VOICE_MS:
-                self._voiced_ms = 0.0
-            return False
-        return self._silent_ms >= settings.end_silence_ms
+            if self._voiced_ms < settings.min_voice_ms:
+                return []
+            self._utterance = bytearray(self._pre_roll.take())
+            return [Began()]
+        if self._pauses_noticed:
+            self._resumed_ms += window_ms
+            if self._resumed_ms >= _RESUMED_VOICE_MS:
+                self._forget_pause()
+                return [Resumed()]
+        return []
 
-    def _finish(self, *, cut: bool) -> Utterance:
+    def _silence(self) -> list[Heard]:
+        if self._utterance is None:
+            if self._voiced_ms and self._silent_ms >= _FORGET_VOICE_MS:
+                self._voiced_ms = 0.0
+                return [Forgotten()]
+            return []
+        if self._voiced_ms < self._settings.min_voice_ms:
+            return []
+        if self._mode is not ListenMode.MANUAL and self._silent_ms >= self._end_ms:
+            return [Ended(self._finish(cut=False))]
+        tentative_ms = min(self._settings.tentative_silence_ms, self._settings.end_silence_ms / 2)
+        noticed: list[Heard] = []
+        for event, silence_ms in ((Paused, tentative_ms / 2), (TentativelyEnded, tentative_ms))[
+            self._pauses_noticed :
+        ]:
+            if self._silent_ms >= silence_ms:
+                self._pauses_noticed += 1
+                noticed.append(event(self._so_far(cut=False)))
+        return noticed
+
+    @property
+    def _end_ms(self) -> float:
+        return self._settings.end_silence_ms if self._patience_ms is None else self._patience_ms
+
+    def _forget_pause(self) -> None:
+        self._pauses_noticed = 0
+        self._resumed_ms = 0.0
+        self._patience_ms = None
+
+    def _so_far(self, *, cut: bool) -> Utterance:
         pcm = bytes(self._utterance or b"")[: self._max_bytes]
         # Without a detector nobody can tell; the recogniser will.
         voiced_ms = self.voiced_ms if self._detector else len(pcm) // BYTES_PER_MS
-        utterance = Utterance(pcm, voiced_ms, cut)
+        return Utterance(pcm, voiced_ms, cut)
+
+    def _finish(self, *, cut: bool) -> Utterance:
+        utterance = self._so_far(cut=cut)
         self.discard()
         return utterance

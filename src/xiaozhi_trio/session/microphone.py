@@ -10,7 +10,7 @@ from loguru import logger
 from xiaozhi_trio.audio.opus import OpusDecoder, OpusError
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.protocols import LISTENING_RATE
-from xiaozhi_trio.session.listening import BYTES_PER_MS, Listening, Utterance
+from xiaozhi_trio.session.listening import BYTES_PER_MS, Heard, Listening, Utterance
 
 if TYPE_CHECKING:
     from xiaozhi_trio.config.settings import ListeningSettings
@@ -68,14 +68,22 @@ class Microphone:
         """See `Listening.discard`."""
         self._listening.discard()
 
+    def put_back(self, utterance: Utterance) -> None:
+        """See `Listening.put_back`."""
+        self._listening.put_back(utterance)
+
+    def be_patient(self, silence_ms: float) -> None:
+        """See `Listening.be_patient`."""
+        self._listening.be_patient(silence_ms)
+
     def _decode(self, packet: bytes) -> bytes:
         if self._decoder is None:
             # A decoder takes 22 KB, which a device that does not speak need not have.
             self._decoder = OpusDecoder(LISTENING_RATE)
         return self._decoder.decode(packet)
 
-    async def hear(self, packet: bytes) -> Utterance | None:
-        """Take one packet; gives an utterance when this packet ends one.
+    async def hear(self, packet: bytes) -> list[Heard]:
+        """Take one packet; gives what was noticed in it, in order.
 
         An empty packet is silence, a corrupt one is dropped. Until the detector is
         loaded, audio is kept as it is.
@@ -86,22 +94,22 @@ class Microphone:
             # Not earlier: packets that queue behind a slow detector are not missing.
             self._waiting_since = trio.current_time()
 
-    async def _listen_to(self, packet: bytes) -> Utterance | None:
+    async def _listen_to(self, packet: bytes) -> list[Heard]:
         try:
             pcm = self._decode(packet) if packet else self._silence
         except OpusError as error:
             logger.bind(size=len(packet), problem=str(error)).debug("opus packet dropped")
-            return None
+            return []
         if not self._listening.has_detector:
             detector = self._detector.ready_nowait()
             if detector is not None:
                 self._listening.attach(detector.open_stream())
         try:
-            utterance = await self._listening.accept(pcm)
+            noticed = await self._listening.accept(pcm)
         except EngineError as error:
             if not self._detector_fails:
                 logger.bind(engine=error.engine, reason=str(error)).error("voice detection failed")
             self._detector_fails = True
-            return None
+            return []
         self._detector_fails = False
-        return utterance
+        return noticed

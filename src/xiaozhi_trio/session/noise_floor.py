@@ -55,10 +55,13 @@ class NoiseFloor:
 
     @property
     def floor_db(self) -> float | None:
-        """In dB full scale; None until a quarter of a second was heard."""
-        if not self._past and self._least_ms < _STRETCH_MS / _PARTS:
+        """In dB full scale; None until a whole stretch was heard.
+
+        Before that, the least level may well be that of somebody who speaks already.
+        """
+        if len(self._past) < _PARTS - 1:
             return None
-        return min(self._least, *self._past) if self._past else self._least
+        return min(self._least, *self._past)
 
     def add(self, level: float, window_ms: float) -> None:
         """Hear one window of `level` dB full scale."""
@@ -71,13 +74,12 @@ class NoiseFloor:
             self._past.append(self._least)
             self._least, self._least_ms = math.inf, 0.0
 
-    def threshold(self, base: float, level: float, *, in_voice: bool) -> float:
-        """The voice probability that a window of `level` has to reach instead of `base`.
+    def threshold(self, base: float, level: float) -> float:
+        """The voice probability that a window of `level` has to reach for a voice to begin.
 
-        Nothing reaches it less than `AUDIBLE_DB` above the floor. Where a voice would
-        begin, it falls evenly from there to `base` at `CLEAR_DB`; `in_voice`, where the
-        window before was voice, it is `base`, for words end quietly. `base` too while no
-        floor is known or the room is quiet.
+        Nothing reaches it less than `AUDIBLE_DB` above the floor; from there it falls evenly
+        to `base` at `CLEAR_DB`. It is `base`, too, while no floor is known or the room is
+        quiet. Not for the windows of a voice that has begun, for words end quietly.
         """
         floor = self.floor_db
         if floor is None or floor <= QUIET_DB:
@@ -85,7 +87,7 @@ class NoiseFloor:
         above = level - floor
         if above < AUDIBLE_DB:
             return math.inf
-        if in_voice or above >= CLEAR_DB:
+        if above >= CLEAR_DB:
             return base
         return base + (_MOST_CERTAIN - base) * (CLEAR_DB - above) / (CLEAR_DB - AUDIBLE_DB)
 

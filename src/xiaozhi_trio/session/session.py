@@ -17,6 +17,8 @@ from xiaozhi_trio.config.settings import Settings, TelemetrySettings
 from xiaozhi_trio.engines.slots import EngineSet
 from xiaozhi_trio.session.conversation import Conversation
 from xiaozhi_trio.session.encoding import EncodingRunner
+from xiaozhi_trio.session.end_of_turn.silence import Silence
+from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
 from xiaozhi_trio.session.history import History
 from xiaozhi_trio.session.idle_clock import IdleClock
 from xiaozhi_trio.session.microphone import Microphone
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 
 IDLE: Final = Closing(NORMAL, "idle")
+PARTED: Final = Closing(NORMAL, "parted")
 PEER_STALLED: Final = Closing(POLICY_VIOLATION, "peer_stalled")
 
 MAX_COMPLAINTS: Final = 16
@@ -72,6 +75,9 @@ class SessionServices:
     run_encoding: EncodingRunner
     vision: Callable[[Handshake], tuple[str, str]]
     """Where a device posts photos, and the token it shows there."""
+    end_of_turn: EndOfTurn = attrs.field(
+        default=attrs.Factory(lambda self: Silence(self.settings.listening), takes_self=True)
+    )
     traces: TraceKeeper = attrs.field(factory=lambda: TraceKeeper(TelemetrySettings()))
     """Where turns leave their traces."""
 
@@ -81,6 +87,7 @@ class Session:
 
     def __init__(self, handshake: Handshake, session_id: str, services: SessionServices) -> None:
         """`session_id` is echoed by clients without JSON escaping: letters and digits only."""
+        self.session_id = session_id
         self._handshake = handshake
         self._services = services
         self._scope = trio.CancelScope()
@@ -196,15 +203,20 @@ class Session:
                 history=History(settings.conversation),
                 speech=agreed.speech,
                 shows_emotion=hello.features.emoji,
+                traces=self._services.traces,
+                device=self._handshake.device_id,
+                session=self.session_id,
             ),
             Microphone(
                 settings.listening,
                 self._services.engines.vad,
                 packet_ms=hello.audio_params.frame_duration,
             ),
+            self._services.end_of_turn,
             IdleClock(self._scope, settings.listening.idle_seconds),
             nursery,
             cancels_echo=not hello.features.aec,
+            on_parting=lambda: self.end(PARTED),
         )
         logger.bind(
             framing=agreed.binary_version,

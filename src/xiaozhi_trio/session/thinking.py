@@ -9,6 +9,7 @@ import trio
 from xiaozhi_trio.session.segmentation import SentenceSegmenter
 from xiaozhi_trio.session.stage import stage_deadline
 from xiaozhi_trio.session.unspoken import UnspokenFilter
+from xiaozhi_trio.telemetry.turn_trace import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from xiaozhi_trio.config.settings import ConversationSettings
     from xiaozhi_trio.engines.protocols import ChatMessage, LanguageModel
     from xiaozhi_trio.engines.slots import EngineSlot
+    from xiaozhi_trio.telemetry.turn_trace import Attempt
 
 
 async def think(
@@ -24,7 +26,7 @@ async def think(
     sentences: trio.MemorySendChannel[str],
     *,
     settings: ConversationSettings,
-    on_first_piece: Callable[[], None],
+    trace: Attempt,
     on_first_sentence: Callable[[str], None],
 ) -> None:
     """Send the reply to `dialogue` sentence by sentence, then close `sentences`.
@@ -32,16 +34,23 @@ async def think(
     Raises `EngineError`; the sentences sent before stay good. Ends early, without an
     error, where nobody receives them any more.
     """
-    reply = _Reply(sentences, on_first_sentence)
+
+    def begin(sentence: str) -> None:
+        trace.mark(Moment.FIRST_SENTENCE)
+        on_first_sentence(sentence)
+
+    reply = _Reply(sentences, begin)
     room = settings.max_reply_characters
     async with sentences:
         try:
-            with stage_deadline("llm", settings.first_token_seconds) as deadline:
+            with (
+                trace.stage("llm", engine=slot.state.engine),
+                stage_deadline("llm", settings.first_token_seconds) as deadline,
+            ):
                 model = await slot.ready()
                 async with model.reply(dialogue) as pieces:
                     async for piece in pieces:
-                        if room == settings.max_reply_characters:
-                            on_first_piece()
+                        trace.mark(Moment.FIRST_TOKEN)
                         deadline.pause()
                         await reply.add(piece[:room])
                         room -= len(piece)

@@ -18,22 +18,28 @@ from loguru import logger
 from xiaozhi_trio.audio.speech_encoder import SpeechEncoder
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.engines.protocols import Transcript
 from xiaozhi_trio.engines.slots import EngineSet
 from xiaozhi_trio.session.encoding import EncodingRunner
+from xiaozhi_trio.session.exit_words import is_exit
 from xiaozhi_trio.session.history import History
 from xiaozhi_trio.session.listening import Utterance
 from xiaozhi_trio.session.outbox import Outbox
-from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED
+from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED, Phrase
 from xiaozhi_trio.session.playout import Playout, SpeechItem
+from xiaozhi_trio.session.recognition import Recognition
 from xiaozhi_trio.session.speaking import Speaking
-from xiaozhi_trio.session.stage import stage_deadline
 from xiaozhi_trio.session.thinking import think
 from xiaozhi_trio.session.voicing import SLICES_AHEAD, Speech, Voice
+from xiaozhi_trio.telemetry.trace_keeper import TraceKeeper
+from xiaozhi_trio.telemetry.turn_trace import Moment
 from xiaozhi_trio.wire.emotion import Emotion, first_emotion
 from xiaozhi_trio.wire.messages import Alert, AudioParams, LlmEmotion, Stt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from xiaozhi_trio.telemetry.turn_trace import TurnTrace
 
 
 _SENTENCES_AHEAD: Final = 2
@@ -46,6 +52,8 @@ class Spoken:
     """The user said something."""
 
     utterance: Utterance
+    recognition: Recognition
+    """Of the utterance, perhaps begun before its end."""
 
 
 @attrs.frozen
@@ -63,7 +71,14 @@ class WakeWord:
     greeting: str
 
 
-Occasion: TypeAlias = Spoken | Typed | WakeWord
+@attrs.frozen
+class Parting:
+    """Nobody has spoken for long; the server takes its leave."""
+
+    farewell: str
+
+
+Occasion: TypeAlias = Spoken | Typed | WakeWord | Parting
 """What a turn answers."""
 
 
@@ -79,23 +94,56 @@ class TurnTools:
     speech: AudioParams
     """What the device plays."""
     shows_emotion: bool
+    traces: TraceKeeper
+    device: str
+    session: str
 
 
 class Turn:
-    """One occasion and its answer. Run it once."""
+    """One occasion and its answer. Run it once.
 
-    def __init__(self, number: int, occasion: Occasion, tools: TurnTools) -> None:
-        """`number` rises from turn to turn of a session; frames are stamped with it."""
+    It begins as soon as there may be something to answer, and goes as far as the first
+    sentence's speech; what leaves it for the device, and for the history, waits for
+    `commit`.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        occasion: Occasion,
+        tools: TurnTools,
+        trace: TurnTrace,
+        *,
+        speculative: bool = False,
+        accepts: Callable[[Transcript | None], bool],
+    ) -> None:
+        """`number` rises from turn to turn of a session; frames are stamped with it.
+
+        `accepts` is asked once what was said is known, or None where it could not be
+        recognised. Where it gives false, the turn ends without a word.
+        """
         self.number = number
-        self._occasion = occasion
+        self.occasion = occasion
         self._tools = tools
+        self._whole_trace = trace
+        self._trace = trace.attempt(speculative=speculative)
+        self._accepts = accepts
         self._scope = trio.CancelScope()
+        self._committed = trio.Event()
         self._speaking = Speaking(tools.outbox, number)
         self._playout: Playout | None = None
         self._failures: dict[str, EngineError] = {}
-        self._concluded = False
-        self._began_at = trio.current_time()
-        self._times: dict[str, int] = {}
+        self._asked = ""
+        self._emotion: Emotion | None = None
+        self._outcome = ""
+        self.has_spoken = False
+        """The device has been told `tts start` at some time."""
+        self.is_accepted = False
+        """What was said is known, and worth an answer."""
+        self.is_suspended = False
+        """It was interrupted, perhaps for nothing."""
+        self.parts = False
+        """The session ends with it."""
 
     @property
     def is_speaking(self) -> bool:
@@ -103,14 +151,60 @@ class Turn:
         return self._speaking.is_open
 
     @property
-    def has_spoken(self) -> bool:
-        """The device has been told `tts start` at some time."""
-        return self._speaking.was_opened
+    def is_committed(self) -> bool:
+        """Nothing is held back any more."""
+        return self._committed.is_set()
 
-    def interrupt(self) -> None:
-        """Silence the turn now. Returns at once; its tasks unwind on their own."""
-        self._conclude("interrupted", dropped=self._tools.outbox.withdraw(self.number))
+    @property
+    def is_over(self) -> bool:
+        """Nothing of it is left to come."""
+        return bool(self._outcome)
+
+    def saying(self, *, seconds: float) -> str:
+        """The words of it that could be heard within the last `seconds`."""
+        return self._playout.saying(seconds=seconds) if self._playout else ""
+
+    def commit(self) -> None:
+        """The occasion is certain: speak as soon as there is something to say."""
+        self._committed.set()
+
+    def discard(self) -> None:
+        """The occasion was none: vanish without a trace for the user."""
+        self._trace.discard()
+        self._outcome = self._outcome or "discarded"
         self._scope.cancel()
+
+    def interrupt(self, *, plays_on: bool = True) -> None:
+        """Silence the turn now, for good. Returns at once; its tasks unwind on their own.
+
+        `plays_on` tells whether the device plays what it holds.
+        """
+        dropped = self._tools.outbox.withdraw(self.number)
+        self._conclude("interrupted", dropped=dropped, plays_on=plays_on)
+        self._scope.cancel()
+
+    def suspend(self) -> None:
+        """Silence the turn now; `resume` or `interrupt` follows.
+
+        Its stages wait where they are, for nobody takes from them what they make.
+        """
+        if self._playout is None or not self.is_speaking:
+            raise RuntimeError("a turn that does not speak cannot be suspended")
+        self._playout.suspend(dropped=self._tools.outbox.withdraw(self.number))
+        self._speaking.close()
+        self.is_suspended = True
+        self._trace.mark(Moment.INTERRUPTED)
+
+    def resume(self, number: int, *, reason: str) -> None:
+        """Go on from the sentence in which the turn was suspended, under a new number."""
+        if self._playout is None or not self.is_suspended:
+            raise RuntimeError("a turn that was not suspended cannot be resumed")
+        self.number = number
+        self.is_suspended = False
+        self._trace.mark(Moment.RESUMED, reason=reason)
+        self._speaking = Speaking(self._tools.outbox, number)
+        self._speaking.open()
+        self._playout.resume(number)
 
     async def run(self) -> None:
         """Live through the turn; whatever happens, `tts stop` follows `tts start`."""
@@ -121,92 +215,125 @@ class Turn:
             finally:
                 self._conclude("cancelled")
 
-    def _conclude(self, outcome: str, *, dropped: int = 0) -> None:
-        if self._concluded:
+    def _conclude(self, outcome: str, *, dropped: int = 0, plays_on: bool = True) -> None:
+        if self._outcome:
             return
-        self._concluded = True
-        heard = self._playout.heard(dropped=dropped) if self._playout else ""
-        self._tools.history.assistant_said(heard)
+        self._outcome = outcome
+        if self._playout is not None:
+            heard = self._playout.heard(dropped=dropped, plays_on=plays_on)
+            self._tools.history.assistant_said(heard)
+            if self._playout.first_packet_at is not None:
+                self._trace.mark(Moment.FIRST_FRAME, at=self._playout.first_packet_at)
         self._speaking.close()
-        if self._playout and self._playout.first_packet_at is not None:
-            self._mark("first_audio_ms", at=self._playout.first_packet_at)
-        # Who interrupts a turn does so outside of its logging context.
-        logger.bind(turn=self.number, outcome=outcome, **self._times).info("turn over")
+        if self.is_committed:
+            self._whole_trace.conclude(outcome)
 
-    def _mark(self, step: str, *, at: float | None = None) -> None:
-        at = trio.current_time() if at is None else at
-        self._times.setdefault(step, int((at - self._began_at) * 1000))
+    @property
+    def outcome(self) -> str:
+        """How it ended, in one word; empty before that."""
+        return self._outcome
 
     async def _answer(self) -> None:
-        # More than the dialogue holds is of no use to anybody, and a burden to the device.
-        bound = self._tools.settings.conversation.history_characters
-        text = (await self._understood())[:bound]
-        if text:
-            # What people say at home is for those who ask to see it.
-            logger.bind(text=text).debug("understood")
-            self._tools.outbox.post(Stt(text), turn=self.number)
-        elif not self._failures:
-            return
-        self._speaking.open()
-        self._playout = Playout(
-            self._tools.outbox,
-            self.number,
-            packet_ms=self._tools.speech.frame_duration,
-            settings=self._tools.settings.playout,
-        )
-        if text:
-            await self._say(self._playout, self._words_for(text))
+        if isinstance(self.occasion, Parting):
+            self.is_accepted = True
+            self.parts = True
+            await self._say(partial(_recite, self.occasion.farewell))
+        else:
+            # More than the dialogue holds is of no use to anybody, and a burden to the device.
+            bound = self._tools.settings.conversation.history_characters
+            self._asked = (await self._understood())[:bound]
+            if self._asked:
+                # What people say at home is for those who ask to see it.
+                logger.bind(text=self._asked).debug("understood")
+                await self._say(self._words())
+            elif not (self._failures and self.is_accepted):
+                return
         if self._failures:
-            await self._apologise(self._playout, text)
-        await self._playout.drained()
+            await self._apologise()
+        await (await self._speak_up()).drained()
+        self._trace.mark(Moment.DRAINED)
 
     async def _understood(self) -> str:
         """What the user said, "" where it is nothing or could not be recognised."""
-        match self._occasion:
-            case Spoken(utterance):
+        match self.occasion:
+            case Spoken():
                 try:
-                    return await self._transcribed(utterance)
+                    transcript = await self._transcribed(self.occasion.recognition)
                 except EngineError as error:
                     self._note("asr", error)
+                    self.is_accepted = self._accepts(None)
                     return ""
             case Typed(text) | WakeWord(text):
-                return text.strip()
+                transcript = Transcript(text.strip())
+            case Parting():
+                return ""
+        if not transcript.text:
+            return ""
+        self.is_accepted = self._accepts(transcript)
+        return transcript.text if self.is_accepted else ""
 
-    async def _transcribed(self, utterance: Utterance) -> str:
-        with stage_deadline("asr", self._tools.settings.conversation.recognition_seconds):
-            recognizer = await self._tools.engines.asr.ready()
-            transcript = await recognizer.transcribe(utterance.pcm)
+    async def _transcribed(self, recognition: Recognition) -> Transcript:
+        with self._trace.stage("asr", engine=self._tools.engines.asr.state.engine):
+            transcript = await recognition.transcript()
         # A model in a thread finishes what it began. A turn that was interrupted
         # meanwhile must not add to the history, where the next one has its place now.
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._mark("transcript_ms")
+        self._trace.mark(Moment.TRANSCRIPT)
         # A remote recogniser may send half of a surrogate pair, which no message can carry.
-        return transcript.text.encode("utf-8", "ignore").decode().strip()
+        text = transcript.text.encode("utf-8", "ignore").decode().strip()
+        return attrs.evolve(transcript, text=text)
 
-    def _words_for(self, text: str) -> Words:
-        if isinstance(self._occasion, WakeWord):
-            self._show(Emotion.HAPPY)
-            return partial(_recite, self._occasion.greeting)
-        self._tools.history.user_said(text)
+    def _words(self) -> Words:
         settings = self._tools.settings.conversation
+        if isinstance(self.occasion, WakeWord):
+            self._show(Emotion.HAPPY)
+            return partial(_recite, self.occasion.greeting)
+        if is_exit(self._asked, settings.exit_words):
+            self.parts = True
+            farewell = Phrase(settings.farewell_zh, settings.farewell_en)
+            return partial(_recite, farewell.like(self._asked))
         return partial(
             think,
             self._tools.engines.llm,
-            self._tools.history.dialogue(settings.prompt),
+            self._tools.history.dialogue(settings.prompt, asked=self._asked),
             settings=settings,
-            on_first_piece=partial(self._mark, "first_token_ms"),
-            on_first_sentence=self._on_first_sentence,
+            trace=self._trace,
+            on_first_sentence=lambda sentence: self._show(
+                first_emotion(sentence) or Emotion.NEUTRAL
+            ),
         )
 
-    def _on_first_sentence(self, sentence: str) -> None:
-        self._mark("first_sentence_ms")
-        self._show(first_emotion(sentence) or Emotion.NEUTRAL)
-
     def _show(self, emotion: Emotion) -> None:
-        if self._tools.shows_emotion:
-            self._tools.outbox.post(LlmEmotion(emotion), turn=self.number)
+        self._emotion = emotion
+        if self.is_speaking:
+            self._post_emotion()
 
-    async def _say(self, playout: Playout, words: Words) -> None:
+    def _post_emotion(self) -> None:
+        if self._emotion is not None and self._tools.shows_emotion:
+            self._tools.outbox.post(LlmEmotion(self._emotion), turn=self.number)
+
+    async def _speak_up(self) -> Playout:
+        """Wait until the occasion is certain, then tell the device and begin to speak."""
+        await self._committed.wait()
+        if self._playout is None:
+            tools = self._tools
+            if self._asked:
+                tools.outbox.post(Stt(self._asked), turn=self.number)
+                if not isinstance(self.occasion, WakeWord):
+                    tools.history.user_said(self._asked)
+            self._speaking.open()
+            self.has_spoken = True
+            self._trace.mark(Moment.SPEAKING)
+            self._post_emotion()
+            self._playout = Playout(
+                tools.outbox,
+                self.number,
+                packet_ms=tools.speech.frame_duration,
+                settings=tools.settings.playout,
+            )
+        return self._playout
+
+    async def _say(self, words: Words) -> None:
         """Speak the sentences that `words` sends; failures of engines are noted, not raised."""
         tools = self._tools
         voice = Voice(
@@ -220,6 +347,8 @@ class Turn:
             tools.run_encoding,
             packet_ms=tools.speech.frame_duration,
             seconds=tools.settings.conversation.synthesis_seconds,
+            trace=self._trace,
+            go_on=self._committed,
         )
         to_voice, sentences = trio.open_memory_channel[str](_SENTENCES_AHEAD)
         to_encoder, sound = trio.open_memory_channel[Speech](SLICES_AHEAD)
@@ -230,6 +359,7 @@ class Turn:
             nursery.start_soon(self._noting, "llm", partial(words, to_voice))
             nursery.start_soon(self._noting, "tts", partial(voice.speak, sentences, to_encoder))
             nursery.start_soon(voice.encode, sound, to_playout)
+            playout = await self._speak_up()
             await playout.play(speech)
 
     async def _noting(self, stage: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -244,11 +374,12 @@ class Turn:
             stage=stage, engine=error.engine, category=error.category.value, reason=str(error)
         ).error("engine failed")
 
-    async def _apologise(self, playout: Playout, text: str) -> None:
+    async def _apologise(self) -> None:
         """Tell the user in speech, or on the screen where speech is what failed."""
         if "tts" not in self._failures:
-            await self._say(playout, partial(_recite, ENGINE_FAILED.like(text)))
+            await self._say(partial(_recite, ENGINE_FAILED.like(self._asked)))
         if "tts" in self._failures:
+            await self._committed.wait()
             self._tools.outbox.post(
                 Alert(SERVICE_FAILED.both, ENGINE_FAILED.both), turn=self.number
             )

@@ -21,6 +21,7 @@ from xiaozhi_trio.engines.protocols import (
 from xiaozhi_trio.session.playout import SpeechItem, SpokenSentence
 from xiaozhi_trio.session.spoken_text import display_text, spoken_text
 from xiaozhi_trio.session.stage import stage_deadline
+from xiaozhi_trio.telemetry.turn_trace import Moment
 
 if TYPE_CHECKING:
     import trio
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from xiaozhi_trio.engines.protocols import SpeechSynthesizer
     from xiaozhi_trio.engines.slots import EngineSlot
     from xiaozhi_trio.session.encoding import EncodingRunner
+    from xiaozhi_trio.telemetry.turn_trace import Attempt
 
 _SLICE_MS: Final = 240
 """Speech encoded in one go; a cancelled turn waits for that much encoding (1.5 ms) at most."""
@@ -53,13 +55,20 @@ class Voice:
         *,
         packet_ms: int,
         seconds: float,
+        trace: Attempt,
+        go_on: trio.Event,
     ) -> None:
-        """`seconds` is the longest wait for each piece of speech."""
+        """`seconds` is the longest wait for each piece of speech.
+
+        Only the first sentence is made before `go_on` is set.
+        """
         self._slot = slot
         self._encoder = encoder
         self._run_encoding = run_encoding
         self._packet_ms = packet_ms
         self._seconds = seconds
+        self._go_on = go_on
+        self._trace = trace
 
     async def speak(
         self,
@@ -90,6 +99,7 @@ class Voice:
                 else:
                     failures.clear()
                     spoken += 1
+                    await self._go_on.wait()
         if failures and not spoken:
             raise failures[-1]
 
@@ -98,12 +108,16 @@ class Voice:
     ) -> None:
         await speech.send(sentence)
         milliseconds = 0.0
-        with stage_deadline("tts", self._seconds) as deadline:
+        with (
+            self._trace.stage("tts", engine=self._slot.state.engine),
+            stage_deadline("tts", self._seconds) as deadline,
+        ):
             synthesizer = await self._slot.ready()
             async with synthesizer.synthesize(words) as chunks:
                 async for chunk in chunks:
                     deadline.pause()
                     _check(chunk, engine=synthesizer.name)
+                    self._trace.mark(Moment.FIRST_SOUND)
                     milliseconds += len(chunk.pcm) / 2 * 1000 / chunk.sample_rate
                     sentence.packets = math.ceil(milliseconds / self._packet_ms)
                     size = chunk.sample_rate * _SLICE_MS // 1000 * 2

@@ -1,0 +1,54 @@
+"""Whether what a microphone heard was said to us.
+
+A recogniser finds words in noise, a microphone beside a loudspeaker hears the reply,
+and people who listen say "uh-huh": none of that is a turn.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from xiaozhi_trio.session.backchannel import is_backchannel
+from xiaozhi_trio.session.echo_text import repeats
+from xiaozhi_trio.session.phantoms import is_phantom
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xiaozhi_trio.engines.protocols import Transcript
+
+
+class Verdict(enum.Enum):
+    """What a transcript is."""
+
+    SPEECH = "speech"
+    """Somebody said it to us."""
+    NOISE = "noise"
+    """Words that a recogniser finds where there are none."""
+    ECHO = "echo"
+    """Our own reply."""
+    BACKCHANNEL = "backchannel"
+    """A sign of listening, with no wish to interrupt."""
+
+
+def judge(
+    transcript: Transcript,
+    *,
+    voiced_ms: int,
+    languages: Sequence[str],
+    interrupts: bool,
+    saying: str,
+) -> Verdict:
+    """Judge a transcript.
+
+    `languages` are those expected, empty for any; `interrupts` tells that a reply was
+    being spoken; `saying` is what the loudspeaker said meanwhile, empty for nothing.
+    """
+    if saying and repeats(transcript.text, saying):
+        return Verdict.ECHO
+    if interrupts and is_backchannel(transcript.text):
+        return Verdict.BACKCHANNEL
+    if is_phantom(transcript.text, voiced_ms, language=transcript.language, expected=languages):
+        return Verdict.NOISE
+    return Verdict.SPEECH

@@ -1,0 +1,54 @@
+"""The transcript of what was said, asked for as soon as it may be wanted.
+
+A recogniser of whole utterances is given what is there when a short pause begins, so
+that the transcript is ready when the pause turns out to be the end. One that takes
+audio as it comes is fed all along and asked at the pause.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from xiaozhi_trio.engines.errors import EngineError
+from xiaozhi_trio.session.stage import stage_deadline
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.engines.protocols import SpeechRecognizer, Transcript
+    from xiaozhi_trio.engines.slots import EngineSlot
+
+
+class Recognition:
+    """One transcript, being made or made. Run it once, ask it as often as needed."""
+
+    def __init__(self, slot: EngineSlot[SpeechRecognizer], pcm: bytes, *, seconds: float) -> None:
+        """`seconds` is the longest wait for the engine."""
+        self._slot = slot
+        self._pcm = pcm
+        self._seconds = seconds
+        self._scope = trio.CancelScope()
+        self._settled = trio.Event()
+        self._outcome: Transcript | EngineError
+
+    async def run(self) -> None:
+        """Recognise; returns when there is a transcript or an error, or after `cancel`."""
+        with self._scope:
+            try:
+                with stage_deadline("asr", self._seconds):
+                    recognizer = await self._slot.ready()
+                    self._outcome = await recognizer.transcribe(self._pcm)
+            except EngineError as error:
+                self._outcome = error
+            self._settled.set()
+
+    def cancel(self) -> None:
+        """Nobody wants the transcript any more."""
+        self._scope.cancel()
+
+    async def transcript(self) -> Transcript:
+        """The transcript, as soon as it is there. Raises `EngineError` where there is none."""
+        await self._settled.wait()
+        if isinstance(self._outcome, EngineError):
+            raise self._outcome.copy() from self._outcome
+        return self._outcome
