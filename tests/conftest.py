@@ -13,6 +13,7 @@ import trio
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
 from xiaozhi_trio.session.session import Session, SessionServices
+from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.testing import (
     LoudnessDetector,
     MemoryLink,
@@ -34,6 +35,7 @@ class Talk:
     """A session under test with the device that talks to it."""
 
     session: Session
+    stock: StockSpeech
     device: SimulatedDevice
     link: MemoryLink
     asr: ScriptedRecognizer
@@ -84,6 +86,12 @@ async def start_talk(
         nursery.start_soon(engines.load)
     link = MemoryLink()
     simulated = SimulatedDevice(link, **device)
+    services = SessionServices(
+        settings=settings or Settings(),
+        engines=engines,
+        run_encoding=encode_inline,
+        vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
+    )
     session = Session(
         Handshake(
             device_id="aa:bb:cc:dd:ee:01",
@@ -91,14 +99,9 @@ async def start_talk(
             **(handshake or {}),
         ),
         "f" * 32,
-        SessionServices(
-            settings=settings or Settings(),
-            engines=engines,
-            run_encoding=encode_inline,
-            vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
-        ),
+        services,
     )
-    talk = Talk(session, simulated, link, asr, llm, tts)
+    talk = Talk(session, services.stock, simulated, link, asr, llm, tts)
     nursery.start_soon(talk.run)
     nursery.start_soon(simulated.listen_to_server)
     return talk

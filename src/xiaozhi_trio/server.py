@@ -32,8 +32,10 @@ from xiaozhi_trio.listener import CannotListen
 from xiaozhi_trio.session.encoding import encoding_threads
 from xiaozhi_trio.session.end_of_turn.registry import StrategyUnavailable, build_end_of_turn
 from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
+from xiaozhi_trio.session.phrases import stock_phrases
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.session.session import Session, SessionServices
+from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.store.paths import state_directory
 from xiaozhi_trio.store.secret import SecretUnavailable, load_or_create_secret
 from xiaozhi_trio.telemetry.counters import Counters
@@ -79,6 +81,12 @@ class Server:
     counters: Counters = attrs.field(factory=Counters)
     telemetry: Telemetry = attrs.field(init=False)
     roster: Roster = attrs.field(factory=Roster)
+    stock: StockSpeech = attrs.field(
+        default=attrs.Factory(
+            lambda self: StockSpeech(self.engines.tts, encoding_threads(), self.settings),
+            takes_self=True,
+        )
+    )
     shutdown: trio.Event = attrs.field(factory=trio.Event)
     _began: float = attrs.field(factory=time.monotonic)
     _websocket_port: int = 0
@@ -138,6 +146,7 @@ class Server:
                     self._websocket_port = bound[0][1]
                     task_status.started(self._addresses())
                     nursery.start_soon(self._load_engines)
+                    nursery.start_soon(self._prepare_stock)
                     await self.shutdown.wait()
                     gateway.stop()
         finally:
@@ -166,7 +175,8 @@ class Server:
         services = SessionServices(
             settings=self.settings,
             engines=self.engines,
-            run_encoding=encoding_threads(),
+            run_encoding=self.stock.run_encoding,
+            stock=self.stock,
             vision=self._vision,
             end_of_turn=self.end_of_turn,
             traces=self.telemetry.traces,
@@ -189,6 +199,13 @@ class Server:
             counters=self.counters,
             telemetry=self.telemetry,
         )
+
+    async def _prepare_stock(self) -> None:
+        """Make the server's own phrases ready while nothing more urgent is to be spoken."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_at_shutdown, nursery.cancel_scope)
+            await self.stock.prepare(stock_phrases(self.settings.conversation))
+            nursery.cancel_scope.cancel()
 
     async def _load_engines(self) -> None:
         """Load the engines while devices are already greeted, until all are or the server stops."""

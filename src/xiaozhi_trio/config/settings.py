@@ -365,6 +365,9 @@ class ConversationSettings:
     farewell_en: str = setting(
         "Goodbye.", why="Spoken before the server hangs up, in English; empty says nothing."
     )
+    says_farewell_when_idle: bool = setting(
+        False, why="Say the farewell before an idle channel is closed, too."
+    )
     history_messages: int = setting(
         20,
         minimum=0,

@@ -26,7 +26,7 @@ from xiaozhi_trio.session.listening import (
     TentativelyEnded,
     Utterance,
 )
-from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED
+from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED, farewell
 from xiaozhi_trio.session.recognition import Recognition
 from xiaozhi_trio.session.turn import Occasion, Parting, Spoken, Turn, TurnTools, Typed, WakeWord
 from xiaozhi_trio.session.wake_words import WakeWords
@@ -377,9 +377,14 @@ class Conversation:
             self._forget_speculation()
             self._interrupt()
 
-    def part(self, farewell: str) -> None:
-        """Take leave, as nobody has spoken for long."""
-        self._begin(Parting(farewell))
+    def part(self) -> bool:
+        """Take leave, as nobody has spoken for long; tells whether there is anything to say."""
+        settings = self._tools.settings.conversation
+        words = farewell(settings).like(self._tools.history.last_said)
+        if not (settings.says_farewell_when_idle and words):
+            return False
+        self._begin(Parting(words))
+        return True
 
     def abort(self, reason: str) -> None:
         """Silence; the answer is one `tts stop`, even where nothing was spoken.
@@ -456,7 +461,7 @@ class Conversation:
         else:
             return
         self._idle_clock.restart()
-        if turn.parts and turn.outcome == "finished":
+        if turn.parts and turn.outcome in ("finished", "failed"):
             self._on_parting()
         self._go_on("nothing said")
         self._listen_again(turn)

@@ -22,6 +22,11 @@ class History:
         # However short the memory, what the user says now has a place in it.
         self._messages: deque[ChatMessage] = deque(maxlen=max(1, settings.history_messages))
 
+    @property
+    def last_said(self) -> str:
+        """The latest words of either side; empty at the beginning."""
+        return self._messages[-1].content if self._messages else ""
+
     def user_said(self, text: str) -> None:
         self._add("user", text)
 

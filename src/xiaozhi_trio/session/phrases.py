@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
+
+if TYPE_CHECKING:
+    from xiaozhi_trio.config.settings import ConversationSettings
 
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
 
@@ -38,3 +41,19 @@ ENGINE_FAILED: Final = Phrase(
 )
 SERVICE_FAILED: Final = Phrase("服务异常", "Service error")
 UNSUPPORTED: Final = Phrase("不支持的连接", "Unsupported connection")
+
+
+def greeting(settings: ConversationSettings) -> Phrase:
+    """What the server says to who calls it."""
+    return Phrase(settings.greeting_zh, settings.greeting_en)
+
+
+def farewell(settings: ConversationSettings) -> Phrase:
+    """What the server says before it hangs up."""
+    return Phrase(settings.farewell_zh, settings.farewell_en)
+
+
+def stock_phrases(settings: ConversationSettings) -> list[str]:
+    """What is worth to be ready as speech, the most wanted first."""
+    phrases = (greeting(settings), ENGINE_FAILED, farewell(settings))
+    return [text for phrase in phrases for text in (phrase.zh, phrase.en)]

@@ -6,6 +6,7 @@ What the messages mean for the dialogue is `Conversation`'s.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -25,6 +26,7 @@ from xiaozhi_trio.session.microphone import Microphone
 from xiaozhi_trio.session.negotiation import HelloRefused, malformed_hello, negotiate
 from xiaozhi_trio.session.outbox import Outbox
 from xiaozhi_trio.session.phrases import UNSUPPORTED
+from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.session.turn import TurnTools
 from xiaozhi_trio.telemetry.trace_keeper import TraceKeeper
 from xiaozhi_trio.tools.device_mcp import DeviceMcp
@@ -78,6 +80,13 @@ class SessionServices:
     end_of_turn: EndOfTurn = attrs.field(
         default=attrs.Factory(lambda self: Silence(self.settings.listening), takes_self=True)
     )
+    stock: StockSpeech = attrs.field(
+        default=attrs.Factory(
+            lambda self: StockSpeech(self.engines.tts, self.run_encoding, self.settings),
+            takes_self=True,
+        )
+    )
+    """Our own phrases, ready to be spoken."""
     traces: TraceKeeper = attrs.field(factory=lambda: TraceKeeper(TelemetrySettings()))
     """Where turns leave their traces."""
 
@@ -118,9 +127,15 @@ class Session:
                         await self._take_next(receive, nursery)
                 except trio.EndOfChannel:
                     self.end(PEER_GONE)
-        if self._closing is not None:
-            return self._closing
-        return _hello_timeout(hello_seconds) if self._conversation is None else IDLE
+        return self._closing or _hello_timeout(hello_seconds)
+
+    async def _watch(self, idle_clock: IdleClock) -> None:
+        """End the session once nobody has spoken for long, with a farewell if so configured."""
+        while True:
+            await idle_clock.expired()
+            if self._conversation is None or not self._conversation.part():
+                self.end(IDLE)
+                return
 
     async def _take_next(self, receive: Receive, nursery: trio.Nursery) -> None:
         gap = float("inf") if self._conversation is None else self._conversation.gap_deadline
@@ -194,6 +209,9 @@ class Session:
             return
         self.outbox.binary_version = agreed.binary_version
         self.outbox.post(ServerHello(agreed.speech))
+        idle_clock = IdleClock(settings.listening.idle_seconds)
+        self._scope.deadline = math.inf
+        nursery.start_soon(self._watch, idle_clock)
         self._conversation = Conversation(
             TurnTools(
                 settings=settings,
@@ -203,6 +221,7 @@ class Session:
                 history=History(settings.conversation),
                 speech=agreed.speech,
                 shows_emotion=hello.features.emoji,
+                stock=self._services.stock,
                 traces=self._services.traces,
                 device=self._handshake.device_id,
                 session=self.session_id,
@@ -213,7 +232,7 @@ class Session:
                 packet_ms=hello.audio_params.frame_duration,
             ),
             self._services.end_of_turn,
-            IdleClock(self._scope, settings.listening.idle_seconds),
+            idle_clock,
             nursery,
             cancels_echo=not hello.features.aec,
             on_parting=lambda: self.end(PARTED),

@@ -25,10 +25,11 @@ from xiaozhi_trio.session.exit_words import is_exit
 from xiaozhi_trio.session.history import History
 from xiaozhi_trio.session.listening import Utterance
 from xiaozhi_trio.session.outbox import Outbox
-from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED, Phrase
-from xiaozhi_trio.session.playout import Playout, SpeechItem
+from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED, farewell
+from xiaozhi_trio.session.playout import Playout, SpeechItem, SpokenSentence
 from xiaozhi_trio.session.recognition import Recognition
 from xiaozhi_trio.session.speaking import Speaking
+from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.session.thinking import think
 from xiaozhi_trio.session.voicing import SLICES_AHEAD, Speech, Voice
 from xiaozhi_trio.telemetry.trace_keeper import TraceKeeper
@@ -94,6 +95,7 @@ class TurnTools:
     speech: AudioParams
     """What the device plays."""
     shows_emotion: bool
+    stock: StockSpeech
     traces: TraceKeeper
     device: str
     session: str
@@ -239,7 +241,7 @@ class Turn:
         if isinstance(self.occasion, Parting):
             self.is_accepted = True
             self.parts = True
-            await self._say(partial(_recite, self.occasion.farewell))
+            await self._say_phrase(self.occasion.farewell)
         else:
             # More than the dialogue holds is of no use to anybody, and a burden to the device.
             bound = self._tools.settings.conversation.history_characters
@@ -247,7 +249,7 @@ class Turn:
             if self._asked:
                 # What people say at home is for those who ask to see it.
                 logger.bind(text=self._asked).debug("understood")
-                await self._say(self._words())
+                await self._reply()
             elif not (self._failures and self.is_accepted):
                 return
         if self._failures:
@@ -285,15 +287,19 @@ class Turn:
         text = transcript.text.encode("utf-8", "ignore").decode().strip()
         return attrs.evolve(transcript, text=text)
 
-    def _words(self) -> Words:
+    async def _reply(self) -> None:
         settings = self._tools.settings.conversation
         if isinstance(self.occasion, WakeWord):
             self._show(Emotion.HAPPY)
-            return partial(_recite, self.occasion.greeting)
-        if is_exit(self._asked, settings.exit_words):
+            await self._say_phrase(self.occasion.greeting)
+        elif is_exit(self._asked, settings.exit_words):
             self.parts = True
-            farewell = Phrase(settings.farewell_zh, settings.farewell_en)
-            return partial(_recite, farewell.like(self._asked))
+            await self._say_phrase(farewell(settings).like(self._asked))
+        else:
+            await self._say(self._thoughts())
+
+    def _thoughts(self) -> Words:
+        settings = self._tools.settings.conversation
         return partial(
             think,
             self._tools.engines.llm,
@@ -364,6 +370,21 @@ class Turn:
             playout = await self._speak_up()
             await playout.play(speech)
 
+    async def _say_phrase(self, phrase: str) -> None:
+        """Speak a phrase of our own, from the stock where it is there."""
+        packets = await self._tools.stock.packets(phrase, self._tools.speech)
+        if not packets:
+            await self._say(partial(_recite, phrase))
+            return
+        sentence = SpokenSentence(phrase, packets=len(packets), is_whole=True)
+        to_playout, speech = trio.open_memory_channel[SpeechItem](len(packets) + 1)
+        with to_playout:
+            to_playout.send_nowait(sentence)
+            for packet in packets:
+                to_playout.send_nowait(packet)
+        playout = await self._speak_up()
+        await playout.play(speech)
+
     async def _noting(self, stage: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
@@ -377,10 +398,12 @@ class Turn:
         ).error("engine failed")
 
     async def _apologise(self) -> None:
-        """Tell the user in speech, or on the screen where speech is what failed."""
-        if "tts" not in self._failures:
-            await self._say(partial(_recite, ENGINE_FAILED.like(self._asked)))
-        if "tts" in self._failures:
+        """Tell the user in speech, or on the screen where there is none to be had."""
+        apology = ENGINE_FAILED.like(self._asked)
+        has_stock = bool(await self._tools.stock.packets(apology, self._tools.speech))
+        if has_stock or "tts" not in self._failures:
+            await self._say_phrase(apology)
+        if "tts" in self._failures and not has_stock:
             await self._committed.wait()
             self._tools.outbox.post(
                 Alert(SERVICE_FAILED.both, ENGINE_FAILED.both), turn=self.number
