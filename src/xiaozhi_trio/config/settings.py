@@ -458,6 +458,34 @@ class TelemetrySettings:
 
 
 @attrs.frozen(kw_only=True)
+class RecordingSettings:
+    """Sessions kept on disk, with every word that was said, to be looked at or replayed."""
+
+    directory: str = setting(
+        "",
+        why="Folder in which every session is recorded; empty records none. "
+        "`xiaozhi-trio serve --record DIR` sets it for one run.",
+    )
+    max_days: float = setting(
+        7.0, unit="days", minimum=0.001, maximum=36500, why="Older recordings are deleted."
+    )
+    max_megabytes: int = setting(
+        1000,
+        unit="MB",
+        minimum=1,
+        maximum=10_000_000,
+        why="Recordings together; the oldest are deleted to make room.",
+    )
+    session_megabytes: int = setting(
+        64,
+        unit="MB",
+        minimum=1,
+        maximum=100_000,
+        why="One recording; what the session says beyond is left out. An hour of speech is 15.",
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """The whole configuration."""
 
@@ -477,3 +505,4 @@ class Settings:
     state: StateSettings = attrs.field(factory=StateSettings)
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
     telemetry: TelemetrySettings = attrs.field(factory=TelemetrySettings)
+    recording: RecordingSettings = attrs.field(factory=RecordingSettings)

@@ -65,7 +65,7 @@ def negotiate(hello: Hello, handshake: Handshake, audio: AudioSettings) -> Agree
     if hello.features.consistent_sample_rate and hello.audio_params.sample_rate in OPUS_RATES:
         rate = hello.audio_params.sample_rate
     return Agreement(
-        _binary_version(hello, handshake),
+        _binary_version(hello, handshake.protocol_version),
         AudioParams(
             sample_rate=rate,
             frame_duration=_frame_duration(hello.audio_params.frame_duration, audio.frame_ms),
@@ -73,15 +73,21 @@ def negotiate(hello: Hello, handshake: Handshake, audio: AudioSettings) -> Agree
     )
 
 
-def _binary_version(hello: Hello, handshake: Handshake) -> int:
-    """The hello decides where it names a version, because it is the later word."""
-    if hello.version not in binary.VERSIONS:
-        return handshake.protocol_version
-    if hello.version != handshake.protocol_version:
-        logger.bind(header=handshake.protocol_version, hello=hello.version).warning(
+def framing(hello: Hello, announced: int) -> int:
+    """The binary version that counts; `announced` is that of the handshake.
+
+    The hello decides where it names a version, because it is the later word.
+    """
+    return hello.version if hello.version in binary.VERSIONS else announced
+
+
+def _binary_version(hello: Hello, announced: int) -> int:
+    version = framing(hello, announced)
+    if version != announced:
+        logger.bind(header=announced, hello=version).warning(
             "framing of header and hello differ, the hello counts"
         )
-    return hello.version
+    return version
 
 
 def _frame_duration(client_ms: int, server_ms: int) -> int:
