@@ -26,9 +26,9 @@ async def prepare(t) -> None:
 
 async def test_a_greeting_from_stock_asks_no_engine_and_comes_at_once(autojump_clock, talk) -> None:
     t = await talk(tts=ScriptedSynthesizer(seconds=2.0))
+    await t.device.hello()
     await prepare(t)
     made = list(t.tts.sentences)
-    await t.device.hello()
     called = trio.current_time()
     await t.device.detect("你好小智")
     first = await t.device.wait_for("audio")
