@@ -29,8 +29,10 @@ PATIENCE_SECONDS: Final = 30.0
 
 _LATE_SECONDS: Final = 1.0
 """How long to wait beyond a limit, to be able to tell by how much it was missed."""
+_ACTING_SECONDS: Final = 0.05
+"""What a device takes to act on what it was told last."""
 _SETTLING_SECONDS: Final = 1.0
-"""What a device may take to act on what it was told last."""
+"""How long it may take to come to rest."""
 _REPLY_GAP_SECONDS: Final = 20.0
 """A longer silence is between replies, not inside one."""
 _ALIKE: Final = 0.6
@@ -214,6 +216,7 @@ class Judge:
 
     @_check.register
     async def _state(self, expected: kinds.ExpectState, moment: Moment) -> None:  # noqa: ARG002 - now
+        await trio.sleep(_ACTING_SECONDS)
         with trio.move_on_after(_SETTLING_SECONDS):
             await self.timeline.wait_until(lambda: self.device.state.value == expected.state)
         if self.device.state.value != expected.state:

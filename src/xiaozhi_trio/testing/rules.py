@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from xiaozhi_trio.testing.scenario import RuleName
     from xiaozhi_trio.testing.timeline import Happening
 
-LEAST_START_GAP: Final = 0.050
-"""Seconds between `tts start` and the first audio."""
+LEAST_START_GAP_MS: Final = 50
+"""Between `tts start` and the first audio."""
 
 
 def broken_rules(happenings: Sequence[Happening], losses: Losses) -> Iterator[tuple[RuleName, str]]:
@@ -54,6 +54,6 @@ def _broken_order(happenings: Sequence[Happening]) -> Iterator[tuple[RuleName, s
                 yield "audio", "audio came outside of tts start and tts stop"
             case "audio" if is_silent and started_at is not None:
                 is_silent = False
-                if event.at - started_at < LEAST_START_GAP:
-                    gap = round((event.at - started_at) * 1000)
+                gap = round((event.at - started_at) * 1000)
+                if gap < LEAST_START_GAP_MS:
                     yield "gap", f"the first audio came {gap} ms after tts start"
