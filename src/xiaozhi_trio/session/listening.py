@@ -130,9 +130,11 @@ class Listening:
         return self._detector is not None
 
     @property
-    def in_utterance(self) -> bool:
-        """Somebody has begun to speak, and the end is for us to find."""
-        return self._utterance is not None and self._mode is not ListenMode.MANUAL
+    def hears_voice(self) -> bool:
+        """Somebody speaks, or it sounds like it so far, and the end is for us to find."""
+        return self._mode is not ListenMode.MANUAL and (
+            self._utterance is not None or self._voiced_ms > 0
+        )
 
     @property
     def voiced_ms(self) -> int:
@@ -183,6 +185,13 @@ class Listening:
         self._rest = b""
         if self._detector is not None:
             self._detector.reset()
+
+    def forget_beginning(self) -> list[Heard]:
+        """Forget voice that has not become an utterance, if there is any."""
+        if self._utterance is not None or not self._voiced_ms:
+            return []
+        self._voiced_ms = 0.0
+        return [Forgotten()]
 
     def put_back(self, utterance: Utterance) -> None:
         """What is being said now goes on from `utterance`, which ended too early."""
@@ -267,10 +276,7 @@ class Listening:
 
     def _silence(self) -> list[Heard]:
         if self._utterance is None:
-            if self._voiced_ms and self._silent_ms >= _FORGET_VOICE_MS:
-                self._voiced_ms = 0.0
-                return [Forgotten()]
-            return []
+            return self.forget_beginning() if self._silent_ms >= _FORGET_VOICE_MS else []
         if self._voiced_ms < self._settings.min_voice_ms:
             return []
         if self._mode is not ListenMode.MANUAL and self._silent_ms >= self._end_ms:

@@ -47,8 +47,8 @@ class Microphone:
 
     @property
     def gap_deadline(self) -> float:
-        """Trio time at which an utterance ends for want of packets; infinite without one."""
-        if not self._listening.in_utterance:
+        """Trio time at which voice ends for want of packets; infinite where none is heard."""
+        if not self._listening.hears_voice:
             return float("inf")
         return self._waiting_since + _MAX_GAP_SECONDS
 
@@ -110,6 +110,7 @@ class Microphone:
             if not self._detector_fails:
                 logger.bind(engine=error.engine, reason=str(error)).error("voice detection failed")
             self._detector_fails = True
-            return []
+            # Nobody can tell any more whether it goes on, and somebody may wait for that.
+            return self._listening.forget_beginning()
         self._detector_fails = False
         return noticed
