@@ -127,39 +127,42 @@ class Conversation:
         return turn.has_spoken or not isinstance(turn.occasion, Spoken)
 
     def _voice_heard(self) -> None:
-        if self._microphone.voiced_ms < self._tools.settings.listening.barge_in_ms:
-            return
-        turn = self._turn
-        if turn is None:
-            self._idle_clock.restart()
-        elif turn.is_speaking:
-            if self._cancels_echo:
-                logger.bind(voiced_ms=self._microphone.voiced_ms).info("barge-in")
+        turn, settings = self._turn, self._tools.settings.listening
+        voiced_ms = self._microphone.voiced_ms
+        if turn is not None and turn.is_speaking:
+            if self._cancels_echo and voiced_ms >= settings.barge_in_ms:
+                logger.bind(voiced_ms=voiced_ms).info("barge-in")
                 turn.suspend()
             return
-        elif not turn.is_suspended:
-            self._take_back(turn)
-        if self._draft is not None and self._draft.is_committed:
-            self._take_back(self._draft)
+        # Before it becomes an utterance of its own, which would replace what it goes on from.
+        if voiced_ms < min(settings.barge_in_ms, settings.min_voice_ms):
+            return
+        if turn is None:
+            self._idle_clock.restart()
+        elif not turn.has_spoken and isinstance(turn.occasion, Spoken):
+            self._take_back(turn, turn.occasion.utterance)
+        draft = self._draft
+        if draft is not None and draft.is_committed and isinstance(draft.occasion, Spoken):
+            self._take_back(draft, draft.occasion.utterance)
 
-    def _take_back(self, turn: Turn) -> None:
-        """The user goes on speaking before the answer has begun."""
+    def _take_back(self, turn: Turn, utterance: Utterance) -> None:
+        """The user goes on speaking before the answer to what was said so far has begun."""
         logger.bind(turn=turn.number).info("speech goes on before its answer")
         if turn is self._draft:
             self._draft = None
         else:
             self._turn = None
-        was_understood = turn.is_accepted
         turn.interrupt()
-        if isinstance(turn.occasion, Spoken) and not was_understood:
-            self._microphone.put_back(turn.occasion.utterance)
+        self._idle_clock.restart()
+        self._microphone.put_back(utterance)
 
     def _notice(self, event: Heard) -> None:
         match event:
             case Began():
+                self._speculations = 0
                 self._trace = self._new_trace("spoken")
                 self._trace.mark(Moment.VOICE_START)
-            case Paused(so_far) if self._may_speculate and not self._is_too_little(so_far):
+            case Paused(so_far) if self._may_ask_early and not self._is_too_little(so_far):
                 self._recognition = self._recognise(so_far)
             case TentativelyEnded(so_far) if not self._is_too_little(so_far):
                 self._tentatively_ended(so_far)
@@ -173,12 +176,18 @@ class Conversation:
                 self._go_on("noise")
 
     @property
+    def _may_ask_early(self) -> bool:
+        """Whether to recognise what may not be the end."""
+        return self._tools.settings.listening.speculation and not self._tools.engines.asr.is_busy
+
+    @property
     def _may_speculate(self) -> bool:
-        listening, engines = self._tools.settings.listening, self._tools.engines
+        engines = self._tools.engines
         return (
-            listening.speculation
-            and self._speculations < listening.max_speculations
-            and not any(slot.is_busy for slot in (engines.asr, engines.llm, engines.tts))
+            self._speculations < self._tools.settings.listening.max_speculations
+            # A recogniser may be busy with the very words that are to be answered.
+            and (self._recognition is not None or self._may_ask_early)
+            and not (engines.llm.is_busy or engines.tts.is_busy)
         )
 
     def _recognise(self, utterance: Utterance) -> Recognition:
@@ -193,12 +202,12 @@ class Conversation:
     def _tentatively_ended(self, so_far: Utterance) -> None:
         if self._trace is not None:
             self._trace.mark(Moment.TENTATIVE_END)
-        if self._mode is not ListenMode.MANUAL:
-            self._weighing = trio.CancelScope()
-            self._nursery.start_soon(self._weigh, so_far, self._recognition, self._weighing)
         if self._may_speculate and self._draft is None:
             self._speculations += 1
             self._draft = self._prepare(so_far, speculative=True)
+        if self._mode is not ListenMode.MANUAL:
+            self._weighing = trio.CancelScope()
+            self._nursery.start_soon(self._weigh, so_far, self._recognition, self._weighing)
 
     async def _weigh(
         self, so_far: Utterance, recognition: Recognition | None, scope: trio.CancelScope
@@ -282,12 +291,15 @@ class Conversation:
     def _forget_speculation(self) -> None:
         """What was taken for the end of a turn was none."""
         self._weighing.cancel()
-        if self._recognition is not None:
-            self._recognition.cancel()
-            self._recognition = None
+        self._forget_recognition()
         if self._draft is not None and not self._draft.is_committed:
             self._draft.discard()
             self._draft = None
+
+    def _forget_recognition(self) -> None:
+        if self._recognition is not None:
+            self._recognition.cancel()
+            self._recognition = None
 
     def _ended(self, utterance: Utterance) -> None:
         """Answer what was said, with what was prepared for it."""
@@ -296,6 +308,7 @@ class Conversation:
         )
         if self._is_too_little(utterance):
             log.debug("utterance too short to interrupt")
+            self._forget_speculation()
             return
         log.debug("utterance ended")
         self._weighing.cancel()
@@ -316,7 +329,8 @@ class Conversation:
 
     def _joined(self, draft: Turn, utterance: Utterance) -> Utterance:
         """The utterance, with the one before it that was not recognised yet."""
-        self._draft = self._recognition = None
+        self._draft = None
+        self._forget_recognition()
         draft.interrupt()
         if draft.is_accepted or not isinstance(draft.occasion, Spoken):
             return utterance
@@ -325,9 +339,14 @@ class Conversation:
             before.pcm + utterance.pcm, before.voiced_ms + utterance.voiced_ms, utterance.cut
         )
 
+    @property
+    def _is_interrupted(self) -> bool:
+        """A reply is suspended, and it will turn out whether for good."""
+        return self._turn is not None and self._turn.is_suspended
+
     def _go_on(self, reason: str) -> None:
         """The interruption was none: let the interrupted reply go on."""
-        if self._turn is not None and self._turn.is_suspended and self._draft is None:
+        if self._turn is not None and self._is_interrupted and self._draft is None:
             logger.bind(turn=self._turn.number, reason=reason).info("false interruption")
             self._turns += 1
             self._turn.resume(self._turns, reason=reason)
@@ -339,7 +358,12 @@ class Conversation:
         that send text and `listen start` in one go want to hear the answer.
         """
         logger.bind(mode=mode.value).debug("listen start")
+        if mode is self._mode is ListenMode.REALTIME and self._is_interrupted:
+            # Some clients answer every `tts stop` with it; whose voice made us say that
+            # is still speaking.
+            return
         self._forget_speculation()
+        self._speculations, self._trace = 0, None
         if mode is ListenMode.MANUAL:
             self._interrupt()
         elif self._tools.engines.vad.state.status is SlotStatus.FAILED:
@@ -398,7 +422,9 @@ class Conversation:
         # A wake word makes firmware throw away what it holds (`AudioService::ResetDecoder`).
         if not self._interrupt(plays_on=reason != "wake_word_detected"):
             self._tools.outbox.post(TtsStop())
-        if self._mode is not ListenMode.REALTIME:
+        if self._mode is ListenMode.REALTIME:
+            self._microphone.discard()
+        else:
             self._microphone.close()
 
     def _interrupt(self, *, plays_on: bool = True) -> bool:
