@@ -111,7 +111,7 @@ class Told:
                 await trio.lowlevel.checkpoint()
                 yield item
 
-    def reply(self, messages: Any) -> Any:
+    def reply(self, messages: Any, tools: Any = ()) -> Any:
         return self.stream(messages)
 
     def synthesize(self, sentence: Any) -> Any:
@@ -298,11 +298,11 @@ async def test_garbage(autojump_clock: MockClock, garbage, category, reason) -> 
 
 async def test_a_request_that_cannot_even_be_made(autojump_clock: MockClock) -> None:
     class Unloaded(Told):
-        def reply(self, messages: Any) -> Any:
+        def reply(self, messages: Any, tools: Any = ()) -> Any:
             raise broken(Category.UNAVAILABLE)
 
     class Mistaken(Told):
-        def reply(self, messages: Any) -> Any:
+        def reply(self, messages: Any, tools: Any = ()) -> Any:
             return None
 
     t = Chain([Unloaded("a", []), Mistaken("b", []), Told("c", [["Hello."]])])

@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from xiaozhi_trio.engines.pieces import speech_fault, text_fault, transcript_fault
+from xiaozhi_trio.engines.pieces import reply_fault, speech_fault, transcript_fault
 from xiaozhi_trio.engines.protocols import PcmChunk, Transcript
 
 
 @pytest.mark.parametrize(
     ("fault", "piece", "told"),
     [
-        (text_fault, "", ""),
-        (text_fault, "hello", ""),
-        (text_fault, None, "NoneType came, expected text"),
-        (text_fault, b"hello", "bytes came, expected text"),
+        (reply_fault, "", ""),
+        (reply_fault, "hello", ""),
+        (reply_fault, None, "NoneType came, expected text or ToolCall"),
+        (reply_fault, b"hello", "bytes came, expected text or ToolCall"),
         (transcript_fault, Transcript(""), ""),
         (transcript_fault, "hello", "str came, expected Transcript"),
         (transcript_fault, Transcript(None), "NoneType came, expected text in a Transcript"),

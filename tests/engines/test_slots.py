@@ -225,7 +225,7 @@ class Talker(Slow):
         if self.failures:
             raise self.failures.pop(0)
 
-    def reply(self, messages: Any) -> Any:
+    def reply(self, messages: Any, tools: Any = ()) -> Any:
         raise AssertionError("nobody asks here")
 
 

@@ -32,7 +32,7 @@ from xiaozhi_trio.testing.engines import LoudnessStream
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
-    from xiaozhi_trio.engines.protocols import ChatMessage
+    from xiaozhi_trio.engines.protocols import ChatMessage, ToolSpec
 
 FRAME_MS: Final = 60
 VOICED_PACKETS: Final = 8
@@ -182,7 +182,9 @@ def _plot_in(text: str) -> Plot:
 
 class Thinker(_Counted, ScriptedLanguageModel):
     @asynccontextmanager
-    async def reply(self, messages: Sequence[ChatMessage]) -> AsyncIterator[AsyncIterator[str]]:
+    async def reply(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[AsyncIterator[str]]:
         # What was asked before stands above it, where its answer was not heard.
         pieces = self._reply(_plot_in(messages[-1].content.rsplit("\n", 1)[-1]))
         with self.call():

@@ -396,6 +396,41 @@ class ConversationSettings:
 
 
 @attrs.frozen(kw_only=True)
+class ToolSettings:
+    """What the language model may do beside speaking."""
+
+    end_conversation: bool = setting(
+        True, why="Let the language model hang up when the user takes leave."
+    )
+    device: bool = setting(
+        True, why="Offer the language model what the device lists as its own tools (MCP)."
+    )
+    device_tools: int = setting(
+        64,
+        minimum=1,
+        maximum=128,
+        why="Tools of a device that are offered; each lengthens every prompt.",
+    )
+    device_seconds: float = setting(
+        30.0,
+        unit="s",
+        minimum=0.5,
+        maximum=300,
+        why="Longest wait for one call on the device; taking a photo takes several seconds.",
+    )
+    calls_per_turn: int = setting(
+        8, minimum=1, maximum=100, why="Calls for one question; a model that asks on has to answer."
+    )
+    result_characters: int = setting(
+        4000,
+        unit="characters",
+        minimum=100,
+        maximum=100_000,
+        why="A result is cut at this length before the language model reads it.",
+    )
+
+
+@attrs.frozen(kw_only=True)
 class ModelSettings:
     """Where the embedded models come from and where they are kept."""
 
@@ -496,6 +531,7 @@ class Settings:
     listening: ListeningSettings = attrs.field(factory=ListeningSettings)
     playout: PlayoutSettings = attrs.field(factory=PlayoutSettings)
     conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
+    tools: ToolSettings = attrs.field(factory=ToolSettings)
     vad: VoiceActivitySettings = attrs.field(factory=VoiceActivitySettings)
     asr: RecognizerSettings = attrs.field(factory=RecognizerSettings)
     llm: LanguageModelSettings = attrs.field(factory=LanguageModelSettings)

@@ -26,7 +26,7 @@ from xiaozhi_trio.engines.fallback_link import (
     Question,
     uncounted,
 )
-from xiaozhi_trio.engines.pieces import speech_fault, text_fault, transcript_fault
+from xiaozhi_trio.engines.pieces import reply_fault, speech_fault, transcript_fault
 from xiaozhi_trio.engines.protocols import (
     Engine,
     LanguageModel,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from xiaozhi_trio.engines.breaker import CircuitStatus
-    from xiaozhi_trio.engines.protocols import ChatMessage
+    from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall, ToolSpec
     from xiaozhi_trio.engines.slots import EngineSlot
 
 EngineT = TypeVar("EngineT", bound=Engine)
@@ -192,10 +192,10 @@ class FallbackLanguageModel(_Fallback[LanguageModel]):
     """A `LanguageModel` over a chain; the stream of a reply names its engine."""
 
     def reply(
-        self, messages: Sequence[ChatMessage]
-    ) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSpec] = ()
+    ) -> AbstractAsyncContextManager[AsyncIterator[str | ToolCall]]:
         """Stream the reply; entering waits for its first piece. Raises `EngineError`."""
-        return self._chain.ask(Question(lambda model: model.reply(messages), text_fault))
+        return self._chain.ask(Question(lambda model: model.reply(messages, tools), reply_fault))
 
 
 class FallbackSynthesizer(_Fallback[SpeechSynthesizer]):

@@ -10,6 +10,7 @@ from xiaozhi_trio.engines.protocols import (
     HIGHEST_SPEECH_RATE,
     LOWEST_SPEECH_RATE,
     PcmChunk,
+    ToolCall,
     Transcript,
 )
 
@@ -22,9 +23,13 @@ def transcript_fault(piece: object) -> str:
     return "" if isinstance(text, str) else _misfit(text, "text in a Transcript")
 
 
-def text_fault(piece: object) -> str:
+def reply_fault(piece: object) -> str:
     """For language models."""
-    return "" if isinstance(piece, str) else _misfit(piece, "text")
+    if isinstance(piece, ToolCall):
+        parts: tuple[object, ...] = (piece.id, piece.name, piece.arguments)
+        wrong = next((part for part in parts if not isinstance(part, str)), "")
+        return "" if wrong == "" else _misfit(wrong, "text in a ToolCall")
+    return "" if isinstance(piece, str) else _misfit(piece, "text or ToolCall")
 
 
 def speech_fault(piece: object) -> str:

@@ -7,6 +7,7 @@ Failures are `xiaozhi_trio.engines.errors.EngineError` and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -108,22 +109,50 @@ class SpeechRecognizer(Engine, Protocol):
 
 
 @attrs.frozen
+class ToolSpec:
+    """A function that the language model may ask for."""
+
+    name: str
+    """Of 1 to 64 ASCII letters, digits, `_` and `-`, as OpenAI's interface demands."""
+    description: str
+    parameters: Mapping[str, object] = attrs.field(repr=False)
+    """JSON Schema of its arguments, of type "object"."""
+
+
+@attrs.frozen
+class ToolCall:
+    """The language model asks for a function."""
+
+    id: str
+    """Tells apart the calls of one dialogue; the result is given under it."""
+    name: str
+    arguments: str = attrs.field(repr=False)
+    """As the model wrote them: a JSON object, where it made no mistake."""
+
+
+@attrs.frozen
 class ChatMessage:
     """One message of the dialogue as the language model sees it."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    """Of a tool, its result."""
+    calls: tuple[ToolCall, ...] = ()
+    """What the assistant asked for after these words; a message for each result follows."""
+    call_id: str = ""
+    """Of a tool: the call that it answers."""
 
 
 @runtime_checkable
 class LanguageModel(Engine, Protocol):
     def reply(
-        self, messages: Sequence[ChatMessage]
-    ) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSpec] = ()
+    ) -> AbstractAsyncContextManager[AsyncIterator[str | ToolCall]]:
         """Stream the reply to `messages`, piece by piece as it is generated.
 
         A context manager, so that leaving the block, also by cancellation or an
-        error, ends the generation before the block is left.
+        error, ends the generation before the block is left. A model that cannot call
+        `tools` ignores them, and takes in calls and results of others in the dialogue.
         """
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
+import attrs
+
 from xiaozhi_trio.engines.protocols import ChatMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xiaozhi_trio.config.settings import ConversationSettings
 
 
@@ -30,6 +34,13 @@ class History:
     def user_said(self, text: str) -> None:
         self._add("user", text)
 
+    def tools_answered(self, messages: Sequence[ChatMessage]) -> None:
+        """Record calls of tools and their results, whatever was heard of the reply around them."""
+        for message in messages:
+            content = message.content[: self._settings.history_characters]
+            self._messages.append(attrs.evolve(message, content=content))
+        self._shorten()
+
     def assistant_said(self, text: str) -> None:
         """Record what was heard of a reply; nothing heard is nothing recorded."""
         if text:
@@ -37,11 +48,14 @@ class History:
 
     def _add(self, role: Literal["user", "assistant"], text: str) -> None:
         text = text[: self._settings.history_characters]
-        if self._messages and self._messages[-1].role == role:
+        if self._messages and self._messages[-1].role == role and not self._messages[-1].calls:
             # Chat templates want the roles to alternate; an unheard reply leaves two in a row.
             text = f"{self._messages.pop().content}\n{text}"[-self._settings.history_characters :]
         self._messages.append(ChatMessage(role, text))
-        while sum(len(m.content) for m in self._messages) > self._settings.history_characters:
+        self._shorten()
+
+    def _shorten(self) -> None:
+        while sum(map(_length, self._messages)) > self._settings.history_characters:
             self._messages.popleft()
 
     def dialogue(self, prompt: str, *, asked: str = "") -> list[ChatMessage]:
@@ -54,6 +68,11 @@ class History:
         if asked:
             future.user_said(asked)
         messages = list(future._messages)
-        while messages and messages[0].role == "assistant":
+        # Nor may a result stand there whose call was forgotten.
+        while messages and messages[0].role != "user":
             messages.pop(0)
         return [ChatMessage("system", prompt), *messages]
+
+
+def _length(message: ChatMessage) -> int:
+    return len(message.content) + sum(len(call.arguments) for call in message.calls)

@@ -29,7 +29,9 @@ from xiaozhi_trio.session.phrases import UNSUPPORTED
 from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.session.turn import TurnTools
 from xiaozhi_trio.telemetry.trace_keeper import TraceKeeper
+from xiaozhi_trio.tools.device_functions import DeviceFunction, device_functions
 from xiaozhi_trio.tools.device_mcp import DeviceMcp
+from xiaozhi_trio.tools.end_conversation import EndConversation
 from xiaozhi_trio.wire import binary
 from xiaozhi_trio.wire.closing import NORMAL, PEER_GONE, POLICY_VIOLATION, Closing
 from xiaozhi_trio.wire.handshake import Handshake
@@ -222,6 +224,7 @@ class Session:
                 speech=agreed.speech,
                 shows_emotion=hello.features.emoji,
                 stock=self._services.stock,
+                device_tools=self._device_tools,
                 traces=self._services.traces,
                 device=self._handshake.device_id,
                 session=self.session_id,
@@ -252,6 +255,17 @@ class Session:
         logger.bind(reason=refusal.reason, problem=str(refusal)).warning("hello refused")
         self.outbox.post(Alert(UNSUPPORTED.both, str(refusal)))
         self.end(Closing(POLICY_VIOLATION, refusal.reason))
+
+    def _device_tools(self) -> list[DeviceFunction]:
+        settings = self._services.settings.tools
+        if self._mcp is None or not settings.device:
+            return []
+        return device_functions(
+            self._mcp,
+            seconds=settings.device_seconds,
+            at_most=settings.device_tools,
+            taken=(EndConversation.name,),
+        )
 
     def _meet_mcp(self) -> DeviceMcp:
         url, token = self._services.vision(self._handshake)

@@ -8,6 +8,7 @@ holds what was heard.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -31,14 +32,18 @@ from xiaozhi_trio.session.recognition import Recognition
 from xiaozhi_trio.session.speaking import Speaking
 from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.session.thinking import think
+from xiaozhi_trio.session.tool_calls import ToolCalls
 from xiaozhi_trio.session.voicing import SLICES_AHEAD, Speech, Voice
 from xiaozhi_trio.telemetry.trace_keeper import TraceKeeper
 from xiaozhi_trio.telemetry.turn_trace import Moment
+from xiaozhi_trio.tools.end_conversation import EndConversation
+from xiaozhi_trio.tools.tool import Tool
+from xiaozhi_trio.tools.toolbox import Toolbox
 from xiaozhi_trio.wire.emotion import Emotion, first_emotion
 from xiaozhi_trio.wire.messages import Alert, AudioParams, LlmEmotion, Stt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from xiaozhi_trio.telemetry.turn_trace import TurnTrace
 
@@ -96,6 +101,8 @@ class TurnTools:
     """What the device plays."""
     shows_emotion: bool
     stock: StockSpeech
+    device_tools: Callable[[], Sequence[Tool]] = tuple
+    """What the device can be asked to do, as far as it is known by now."""
     traces: TraceKeeper
     device: str
     session: str
@@ -134,8 +141,13 @@ class Turn:
         self._committed = trio.Event()
         self._speaking = Speaking(tools.outbox, number)
         self._playout: Playout | None = None
+        self._spoke_up = trio.Event()
+        """The device was told `tts start`, and the history what was asked."""
+        self._tool_calls: ToolCalls | None = None
         self._failures: dict[str, EngineError] = {}
         self._asked = ""
+        self._has_words = False
+        """The language model has given a sentence."""
         self._emotion: Emotion | None = None
         self._outcome = ""
         self.has_spoken = False
@@ -200,14 +212,18 @@ class Turn:
         self._trace.mark(Moment.INTERRUPTED)
 
     def resume(self, number: int, *, reason: str) -> None:
-        """Go on from the sentence in which the turn was suspended, under a new number."""
+        """Go on from the sentence in which the turn was suspended, under a new number.
+
+        What was suspended when all of it was heard needs no loudspeaker any more.
+        """
         if self._playout is None or not self.is_suspended:
             raise RuntimeError("a turn that was not suspended cannot be resumed")
         self.number = number
         self.is_suspended = False
         self._trace.mark(Moment.RESUMED, reason=reason)
         self._speaking = Speaking(self._tools.outbox, number)
-        self._speaking.open()
+        if self._playout.has_more:
+            self._speaking.open()
         self._playout.resume(number)
 
     async def run(self) -> None:
@@ -224,6 +240,8 @@ class Turn:
             return
         self._outcome = outcome
         if self._playout is not None:
+            if self._tool_calls is not None:
+                self._tools.history.tools_answered(self._tool_calls.messages)
             heard = self._playout.heard(dropped=dropped, plays_on=plays_on)
             self._tools.history.assistant_said(heard)
             if self._playout.first_packet_at is not None:
@@ -296,20 +314,39 @@ class Turn:
             self.parts = True
             await self._say_phrase(farewell(settings).like(self._asked))
         else:
-            await self._say(self._thoughts())
+            self._tool_calls = self._calls()
+            await self._say(self._thoughts(self._tool_calls))
+            if self.parts and not self._has_words:
+                await self._say_phrase(farewell(settings).like(self._asked))
 
-    def _thoughts(self) -> Words:
+    def _calls(self) -> ToolCalls:
+        settings = self._tools.settings.tools
+        own: list[Tool] = [EndConversation(self._part)] if settings.end_conversation else []
+        toolbox = Toolbox(
+            [*own, *self._tools.device_tools()], result_characters=settings.result_characters
+        )
+        return ToolCalls(
+            toolbox, at_most=settings.calls_per_turn, trace=self._trace, go_on=self._spoke_up
+        )
+
+    def _part(self) -> None:
+        self.parts = True
+
+    def _thoughts(self, calls: ToolCalls) -> Words:
         settings = self._tools.settings.conversation
         return partial(
             think,
             self._tools.engines.llm,
             self._tools.history.dialogue(settings.prompt, asked=self._asked),
+            tools=calls,
             settings=settings,
             trace=self._trace,
-            on_first_sentence=lambda sentence: self._show(
-                first_emotion(sentence) or Emotion.NEUTRAL
-            ),
+            on_first_sentence=self._begin_reply,
         )
+
+    def _begin_reply(self, sentence: str) -> None:
+        self._has_words = True
+        self._show(first_emotion(sentence) or Emotion.NEUTRAL)
 
     def _show(self, emotion: Emotion) -> None:
         self._emotion = emotion
@@ -339,6 +376,7 @@ class Turn:
                 packet_ms=tools.speech.frame_duration,
                 settings=tools.settings.playout,
             )
+            self._spoke_up.set()
         return self._playout
 
     async def _say(self, words: Words) -> None:

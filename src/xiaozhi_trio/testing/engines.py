@@ -14,7 +14,7 @@ from xiaozhi_trio.engines.protocols import LISTENING_RATE, PcmChunk, Transcript
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
-    from xiaozhi_trio.engines.protocols import ChatMessage
+    from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall, ToolSpec
 
 WINDOW_SAMPLES = 512
 
@@ -127,12 +127,12 @@ class ScriptedRecognizer(_Loads):
 class ScriptedLanguageModel(_Loads):
     """Streams its script's next reply in pieces, the last one for ever.
 
-    An exception in place of a piece is raised there.
+    An exception in place of a piece is raised there; a `ToolCall` asks for a tool.
     """
 
     def __init__(
         self,
-        *replies: Sequence[str | Exception],
+        *replies: Sequence[str | ToolCall | Exception],
         first_seconds: float = 0.0,
         piece_seconds: float = 0.0,
         load_seconds: float = 0.0,
@@ -145,13 +145,18 @@ class ScriptedLanguageModel(_Loads):
         self._piece_seconds = piece_seconds
         self.dialogues: list[list[ChatMessage]] = []
         """Every dialogue it was given."""
+        self.offered: list[list[ToolSpec]] = []
+        """The tools it was offered with each."""
         self.generating = 0
         """Replies in progress; back to 0 when all were finished or given up."""
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[ChatMessage]) -> AsyncIterator[AsyncIterator[str]]:
+    async def reply(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[AsyncIterator[str | ToolCall]]:
         """Stream the next reply of the script."""
         self.dialogues.append(list(messages))
+        self.offered.append(list(tools))
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         self.generating += 1
         pieces = self._pieces(reply)
@@ -161,7 +166,9 @@ class ScriptedLanguageModel(_Loads):
             self.generating -= 1
             await pieces.aclose()
 
-    async def _pieces(self, reply: Sequence[str | Exception]) -> AsyncGenerator[str, None]:
+    async def _pieces(
+        self, reply: Sequence[str | ToolCall | Exception]
+    ) -> AsyncGenerator[str | ToolCall, None]:
         await trio.sleep(self._first_seconds)
         for number, piece in enumerate(reply):
             if number:

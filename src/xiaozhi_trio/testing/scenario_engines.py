@@ -20,7 +20,7 @@ from xiaozhi_trio.testing.tone_speech import speech, transcript
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
-    from xiaozhi_trio.engines.protocols import ChatMessage
+    from xiaozhi_trio.engines.protocols import ChatMessage, ToolSpec
     from xiaozhi_trio.testing.timeline import Timeline
 
 _SPEECH_RATE: Final = 24_000
@@ -211,7 +211,11 @@ class ToldLanguageModel(_Scripted):
         """Every dialogue it was shown."""
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[ChatMessage]) -> AsyncIterator[AsyncIterator[str]]:
+    async def reply(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolSpec] = (),  # noqa: ARG002 - its script calls none
+    ) -> AsyncIterator[AsyncIterator[str]]:
         """The answer, token by token."""
         self.dialogues.append(list(messages))
         question = next((m.content for m in reversed(messages) if m.role == "user"), "")

@@ -11,7 +11,6 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 from loguru import logger
 
@@ -20,6 +19,7 @@ from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.engines.libraries import library_errors, only_file
 from xiaozhi_trio.engines.llm.llama_child import COMMAND, LlamaChild
 from xiaozhi_trio.engines.llm.llama_process import NAME, ModelParameters
+from xiaozhi_trio.engines.llm.plain_dialogue import plain_dialogue
 from xiaozhi_trio.engines.llm.reply_queue import ReplyQueue
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from xiaozhi_trio.config.engines import LlamaSettings
     from xiaozhi_trio.engines.model_folder import ModelFolder
-    from xiaozhi_trio.engines.protocols import ChatMessage
+    from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall, ToolSpec
     from xiaozhi_trio.engines.worker import WorkerStatistics
 
 _AGAINST_LOOPS = {"repeat_penalty": 1.1, "repeat_last_n": 128, "dry_multiplier": 0.8}
@@ -37,7 +37,12 @@ _AGAINST_LOOPS = {"repeat_penalty": 1.1, "repeat_last_n": 128, "dry_multiplier":
 
 
 class LlamaLanguageModel:
-    """A `LanguageModel`; one reply at a time, the others wait."""
+    """A `LanguageModel`; one reply at a time, the others wait.
+
+    It calls no tools. Their descriptions are some hundred to thousand tokens of prompt, of
+    which two cores read about 130 a second (`PROMPT_BATCH`), and a model of half a billion
+    parameters calls them where it should not.
+    """
 
     name = NAME
 
@@ -79,8 +84,10 @@ class LlamaLanguageModel:
         self._file = file
 
     def reply(
-        self, messages: Sequence[ChatMessage]
-    ) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolSpec] = (),  # noqa: ARG002 - the protocol offers them to every model
+    ) -> AbstractAsyncContextManager[AsyncIterator[str | ToolCall]]:
         """Stream the reply; the oldest messages go where the dialogue is too long.
 
         Raises `EngineError`: BUSY when the queue is full, BAD_REQUEST when even the
@@ -92,9 +99,12 @@ class LlamaLanguageModel:
             raise EngineError(
                 "is not loaded", engine=self.name, category=EngineErrorCategory.UNAVAILABLE
             )
-        dialogue = [attrs.asdict(message) for message in messages]
+        dialogue = [
+            {"role": message.role, "content": message.content}
+            for message in plain_dialogue(messages)
+        ]
 
-        async def produce(pieces: trio.MemorySendChannel[str]) -> None:
+        async def produce(pieces: trio.MemorySendChannel[str | ToolCall]) -> None:
             await self._queue.run(partial(self._generate, file, dialogue, pieces))
 
         # Each token gives one piece at most, and the last report one more: a slow
@@ -137,7 +147,10 @@ class LlamaLanguageModel:
         return self._child
 
     async def _generate(
-        self, file: Path, dialogue: list[dict[str, Any]], pieces: trio.MemorySendChannel[str]
+        self,
+        file: Path,
+        dialogue: list[dict[str, Any]],
+        pieces: trio.MemorySendChannel[str | ToolCall],
     ) -> None:
         child = await self._running(file)
         while True:

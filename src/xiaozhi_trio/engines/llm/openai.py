@@ -6,13 +6,15 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import attrs
 import orjson
+from loguru import logger
 
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.engines.event_stream import EventStreamError, EventStreamParser
+from xiaozhi_trio.engines.llm.call_assembler import CallAssembler
+from xiaozhi_trio.engines.llm.plain_dialogue import plain_dialogue
 from xiaozhi_trio.engines.llm.thinking import ThinkFilter
-from xiaozhi_trio.engines.openai_errors import find_report
+from xiaozhi_trio.engines.openai_errors import RequestRefusedError, find_report
 from xiaozhi_trio.engines.openai_http import Answer, Body, OpenAiServer
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
     from xiaozhi_trio.config.engines import OpenAiLanguageModelSettings
-    from xiaozhi_trio.engines.protocols import ChatMessage
+    from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall, ToolSpec
 
 NAME = "openai"
 
@@ -35,6 +37,9 @@ class OpenAiLanguageModel:
 
     Only the words to be spoken are given: `reasoning_content` and `<think>` are left
     out. A server that ignores `stream` and answers with one JSON object is understood.
+    Calls of tools come after the words, once they are complete. Where the server refuses
+    a request because of the tools (Ollama does, for models whose template has no place
+    for them), none are offered to it any more.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class OpenAiLanguageModel:
     ) -> None:
         self._settings = settings
         self._server = OpenAiServer(NAME, settings, transport=transport)
+        self._takes_tools = True
 
     @property
     def name(self) -> str:
@@ -68,58 +74,134 @@ class OpenAiLanguageModel:
         await self._server.aclose()
 
     @contextlib.asynccontextmanager
-    async def reply(self, messages: Sequence[ChatMessage]) -> AsyncIterator[AsyncIterator[str]]:
+    async def reply(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[AsyncIterator[str | ToolCall]]:
         """Stream the reply; leaving the block closes the stream, by which servers stop generating.
 
         Raises `EngineError`, on entering or from the iterator.
         """
-        request = self._server.post(
-            "/chat/completions", self._body(messages), accept="text/event-stream"
-        )
-        async with request as answer, contextlib.aclosing(_pieces(answer)) as pieces:
-            yield pieces
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                answer = await stack.enter_async_context(self._ask(messages, tools))
+            except RequestRefusedError as error:
+                if not (tools and self._takes_tools and _is_about_tools(error)):
+                    raise
+                logger.bind(engine=NAME, reason=str(error)).warning("language model takes no tools")
+                self._takes_tools = False
+                answer = await stack.enter_async_context(self._ask(messages, ()))
+            yield await stack.enter_async_context(contextlib.aclosing(_pieces(answer)))
 
-    def _body(self, messages: Sequence[ChatMessage]) -> Body:
-        return Body.json(
+    def _ask(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]
+    ) -> contextlib.AbstractAsyncContextManager[Answer]:
+        try:
+            body = self._body(messages, tools)
+        except TypeError as error:
+            raise EngineError(
+                f"the dialogue or a tool cannot be sent as JSON: {error}",
+                engine=NAME,
+                category=EngineErrorCategory.BAD_REQUEST,
+            ) from error
+        return self._server.post("/chat/completions", body, accept="text/event-stream")
+
+    def _body(self, messages: Sequence[ChatMessage], tools: Sequence[ToolSpec] = ()) -> Body:
+        if not self._takes_tools:
+            messages, tools = plain_dialogue(messages), ()
+        request = {
+            "model": self._settings.model,
+            "temperature": self._settings.temperature,
+            "max_tokens": self._settings.max_tokens,
+            **self._settings.extra,
+            "messages": [_message(message) for message in messages],
+            "stream": True,
+        }
+        if tools:
+            request["tools"] = [_function(tool) for tool in tools]
+        return Body.json(request)
+
+
+def _message(message: ChatMessage) -> dict[str, object]:
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.call_id, "content": message.content}
+    if not message.calls:
+        return {"role": message.role, "content": message.content}
+    return {
+        "role": message.role,
+        "content": message.content or None,
+        "tool_calls": [
             {
-                "model": self._settings.model,
-                "temperature": self._settings.temperature,
-                "max_tokens": self._settings.max_tokens,
-                **self._settings.extra,
-                "messages": [attrs.asdict(message) for message in messages],
-                "stream": True,
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _repeatable(call.arguments)},
             }
-        )
+            for call in message.calls
+        ],
+    }
 
 
-async def _pieces(answer: Answer) -> AsyncGenerator[str, None]:
+def _repeatable(arguments: str) -> str:
+    """The arguments, where they are an object.
+
+    Servers parse them again for their chat templates, and some refuse the whole dialogue
+    for ever where the model once wrote bad JSON.
+    """
+    try:
+        value = orjson.loads(arguments)
+    except orjson.JSONDecodeError:
+        return "{}"
+    return arguments if isinstance(value, dict) else "{}"
+
+
+def _function(tool: ToolSpec) -> dict[str, object]:
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+        },
+    }
+
+
+def _is_about_tools(error: RequestRefusedError) -> bool:
+    return error.category is EngineErrorCategory.BAD_REQUEST and b"tool" in error.body.lower()
+
+
+async def _pieces(answer: Answer) -> AsyncGenerator[str | ToolCall, None]:
     if answer.content_type in _NOT_A_STREAM:
         raise answer.errors.bad_response(
             f"the server sent {answer.content_type} instead of a reply; check base_url",
             await answer.read_up_to(1024),
         )
-    deltas = (
+    parts = (
         _whole_reply(answer)
         if answer.content_type == "application/json"
         else _streamed_reply(answer)
     )
     thoughts = ThinkFilter()
-    async with contextlib.aclosing(deltas):
-        async for delta in deltas:
-            if piece := thoughts.feed(delta):
+    calls = CallAssembler()
+    async with contextlib.aclosing(parts):
+        async for part in parts:
+            content, tool_calls = part.get("content"), part.get("tool_calls")
+            if isinstance(content, str) and (piece := thoughts.feed(content)):
                 yield piece
+                answer.expect_next()
+            if tool_calls:
+                calls.feed(tool_calls)
                 answer.expect_next()
     if piece := thoughts.close():
         yield piece
+    for call in calls.finish():
+        yield call
 
 
-async def _whole_reply(answer: Answer) -> AsyncGenerator[str, None]:
+async def _whole_reply(answer: Answer) -> AsyncGenerator[Mapping[str, object], None]:
     body = await answer.read_up_to(_WHOLE_REPLY_BYTES)
-    if text := _text_of(answer, body, "message"):
-        yield text
+    yield _part_of(answer, body, "message")
 
 
-async def _streamed_reply(answer: Answer) -> AsyncGenerator[str, None]:
+async def _streamed_reply(answer: Answer) -> AsyncGenerator[Mapping[str, object], None]:
     parser = EventStreamParser()
     beginning = b""
     empty = True
@@ -138,14 +220,13 @@ async def _streamed_reply(answer: Answer) -> AsyncGenerator[str, None]:
             if data.strip() == _DONE:
                 await answer.finish()
                 return
-            if text := _text_of(answer, data, "delta"):
-                yield text
+            yield _part_of(answer, data, "delta")
     if empty:
         raise answer.errors.bad_response("the answer held no event", beginning)
 
 
-def _text_of(answer: Answer, data: bytes | str, member: str) -> str:
-    """The text of a completion or of one chunk of it; empty where it brings none."""
+def _part_of(answer: Answer, data: bytes | str, member: str) -> Mapping[str, object]:
+    """What a completion, or one chunk of it, adds to the reply; empty where it adds nothing."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -155,9 +236,8 @@ def _text_of(answer: Answer, data: bytes | str, member: str) -> str:
     match value:
         case {"choices": [{**choice}, *_]}:
             part = choice.get(member)
-            content = part.get("content") if isinstance(part, Mapping) else None
-            return content if isinstance(content, str) else ""
+            return part if isinstance(part, Mapping) else {}
         case {**_anything}:
-            return ""
+            return {}
         case _:
             raise answer.errors.bad_response("the server sent no JSON object", data)
