@@ -103,11 +103,11 @@ class Conversation:
         else:
             self._ended(utterance)
 
-    async def audio(self, packet: bytes) -> None:
-        """The microphone's next packet."""
+    async def audio(self, packet: bytes, timestamp: int = 0) -> None:
+        """The microphone's next packet, with its stamp."""
         if self._is_deaf():
             return
-        noticed = await self._microphone.hear(packet)
+        noticed = await self._microphone.hear(packet, timestamp)
         if self._is_deaf():
             return
         if self._microphone.voiced_ms:
@@ -126,11 +126,16 @@ class Conversation:
             return False
         return turn.has_spoken or not isinstance(turn.occasion, Spoken)
 
+    @property
+    def _is_free_of_echo(self) -> bool:
+        """Whether voice is somebody's, also while our own speech is in the room."""
+        return self._cancels_echo or self._microphone.is_free_of_echo
+
     def _voice_heard(self) -> None:
         turn, settings = self._turn, self._tools.settings.listening
         voiced_ms = self._microphone.voiced_ms
         if turn is not None and turn.is_speaking:
-            if self._cancels_echo and voiced_ms >= settings.barge_in_ms:
+            if self._is_free_of_echo and voiced_ms >= settings.barge_in_ms:
                 logger.bind(voiced_ms=voiced_ms).info("barge-in")
                 turn.suspend()
             return
@@ -277,7 +282,7 @@ class Conversation:
     def _said_during(self, utterance: Utterance) -> str:
         """What the loudspeaker said while the microphone heard this, where it may hear it."""
         turn = self._turn
-        if turn is None and not self._cancels_echo and self._mode is ListenMode.REALTIME:
+        if turn is None and not self._is_free_of_echo and self._mode is ListenMode.REALTIME:
             turn = self._last_spoken
         if turn is None:
             return ""

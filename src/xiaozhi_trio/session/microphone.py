@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 from loguru import logger
 
+from xiaozhi_trio.audio.echo import EchoCanceller
 from xiaozhi_trio.audio.opus import OpusDecoder, OpusError
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.protocols import LISTENING_RATE
+from xiaozhi_trio.session.encoding import EncodingRunner
 from xiaozhi_trio.session.listening import BYTES_PER_MS, Heard, Listening, Utterance
 
 if TYPE_CHECKING:
@@ -22,6 +25,20 @@ _MAX_GAP_SECONDS: Final = 2.0
 """Silence is counted in audio; this is for a client that stops to send in mid-utterance."""
 
 
+@attrs.frozen
+class Echo:
+    """What takes our own speech out of a microphone, and where that is worked at."""
+
+    canceller: EchoCanceller
+    run: EncodingRunner
+
+    async def taken_out(self, pcm: bytes, timestamp: int) -> bytes:
+        """What is left of audio that was recorded while the packet of this timestamp played."""
+        if not self.canceller.is_needed(timestamp):
+            return pcm
+        return await self.run(self.canceller.cancel, pcm, timestamp)
+
+
 class Microphone:
     """A device's microphone as it arrives: decoded, then listened to."""
 
@@ -31,12 +48,17 @@ class Microphone:
         detector: EngineSlot[VoiceActivityDetector],
         *,
         packet_ms: int,
+        echo: Echo | None = None,
     ) -> None:
-        """`packet_ms` is what an empty packet stands for; others tell their own length."""
+        """`packet_ms` is what an empty packet stands for; others tell their own length.
+
+        `echo` is for a device that leaves echo cancellation to us and tells what it plays.
+        """
         self._listening = Listening(settings)
         self._detector = detector
         self._decoder: OpusDecoder | None = None
         self._silence = bytes(BYTES_PER_MS * min(max(packet_ms, 0), 120))
+        self._echo = echo
         self._detector_fails = False
         self._waiting_since = trio.current_time()
 
@@ -44,6 +66,11 @@ class Microphone:
     def voiced_ms(self) -> int:
         """Voice in the utterance so far."""
         return self._listening.voiced_ms
+
+    @property
+    def is_free_of_echo(self) -> bool:
+        """Our own speech is being taken out of what it hears."""
+        return self._echo is not None and self._echo.canceller.is_aligned
 
     @property
     def gap_deadline(self) -> float:
@@ -82,24 +109,26 @@ class Microphone:
             self._decoder = OpusDecoder(LISTENING_RATE)
         return self._decoder.decode(packet)
 
-    async def hear(self, packet: bytes) -> list[Heard]:
-        """Take one packet; gives what was noticed in it, in order.
+    async def hear(self, packet: bytes, timestamp: int = 0) -> list[Heard]:
+        """Take one packet and its stamp; gives what was noticed in it, in order.
 
         An empty packet is silence, a corrupt one is dropped. Until the detector is
         loaded, audio is kept as it is.
         """
         try:
-            return await self._listen_to(packet)
+            return await self._listen_to(packet, timestamp)
         finally:
             # Not earlier: packets that queue behind a slow detector are not missing.
             self._waiting_since = trio.current_time()
 
-    async def _listen_to(self, packet: bytes) -> list[Heard]:
+    async def _listen_to(self, packet: bytes, timestamp: int) -> list[Heard]:
         try:
             pcm = self._decode(packet) if packet else self._silence
         except OpusError as error:
             logger.bind(size=len(packet), problem=str(error)).debug("opus packet dropped")
             return []
+        if self._echo is not None:
+            pcm = await self._echo.taken_out(pcm, timestamp)
         if not self._listening.has_detector:
             detector = self._detector.ready_nowait()
             if detector is not None:

@@ -34,6 +34,11 @@ class Agreement:
     speech: AudioParams
     """What the server sends."""
 
+    @property
+    def carries_timestamps(self) -> bool:
+        """Whether frames tell which packet of ours was heard while they were recorded."""
+        return self.binary_version == 2
+
 
 def malformed_hello(violation: ProtocolViolation) -> HelloRefused:
     """The refusal of a hello that cannot be read."""

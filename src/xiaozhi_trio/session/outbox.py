@@ -57,6 +57,8 @@ class Outbox:
         self._opened_at = trio.current_time()
         self.binary_version = 1
         """Framing of audio: 1, 2 or 3, as the client asked in its hello."""
+        self.on_audio_sent: Callable[[bytes, int], None] = lambda _packet, _timestamp: None
+        """Called with every packet on its way, and with the timestamp it carries (ms)."""
 
     def post(self, message: ServerMessage, *, turn: int | None = None) -> None:
         """Queue a message, dropped if `turn` has been withdrawn. Never waits, never raises."""
@@ -113,7 +115,9 @@ class Outbox:
             return item.text
         self._audio_waiting -= 1
         self._changed.unpark_all()
-        return binary.pack(item.packet, self.binary_version, self._next_timestamp())
+        timestamp = self._next_timestamp()
+        self.on_audio_sent(item.packet, timestamp)
+        return binary.pack(item.packet, self.binary_version, timestamp)
 
     def _next_timestamp(self) -> int:
         """Milliseconds since the session began, never 0 and always rising (conformance 50)."""

@@ -14,6 +14,7 @@ import attrs
 import trio
 from loguru import logger
 
+from xiaozhi_trio.audio.echo import EchoCanceller, can_cancel_echo
 from xiaozhi_trio.config.settings import Settings, TelemetrySettings
 from xiaozhi_trio.engines.slots import EngineSet
 from xiaozhi_trio.session.conversation import Conversation
@@ -22,7 +23,7 @@ from xiaozhi_trio.session.end_of_turn.silence import Silence
 from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
 from xiaozhi_trio.session.history import History
 from xiaozhi_trio.session.idle_clock import IdleClock
-from xiaozhi_trio.session.microphone import Microphone
+from xiaozhi_trio.session.microphone import Echo, Microphone
 from xiaozhi_trio.session.negotiation import HelloRefused, malformed_hello, negotiate
 from xiaozhi_trio.session.outbox import Outbox
 from xiaozhi_trio.session.phrases import UNSUPPORTED
@@ -174,7 +175,7 @@ class Session:
         if isinstance(frame, binary.JsonFrame):
             self._take_message(decode(frame.text), nursery)
         else:
-            await self._conversation.audio(frame.packet)
+            await self._conversation.audio(frame.packet, frame.timestamp)
 
     def _take_message(self, message: ClientMessage, nursery: trio.Nursery) -> None:
         if isinstance(message, Hello):
@@ -210,6 +211,7 @@ class Session:
             self._refuse(refusal)
             return
         self.outbox.binary_version = agreed.binary_version
+        echo = self._echo() if hello.features.aec and agreed.carries_timestamps else None
         self.outbox.post(ServerHello(agreed.speech))
         idle_clock = IdleClock(settings.listening.idle_seconds)
         self._scope.deadline = math.inf
@@ -233,6 +235,7 @@ class Session:
                 settings.listening,
                 self._services.engines.vad,
                 packet_ms=hello.audio_params.frame_duration,
+                echo=echo,
             ),
             self._services.end_of_turn,
             idle_clock,
@@ -246,10 +249,19 @@ class Session:
             downlink_hz=agreed.speech.sample_rate,
             downlink_ms=agreed.speech.frame_duration,
             mcp=hello.features.mcp,
+            server_aec=echo is not None,
         ).info("hello")
         if hello.features.mcp:
             self._mcp = self._meet_mcp()
             nursery.start_soon(self._mcp.run)
+
+    def _echo(self) -> Echo | None:
+        """What takes our speech out of the microphone, where the package for it is there."""
+        if not can_cancel_echo():
+            return None
+        canceller = EchoCanceller()
+        self.outbox.on_audio_sent = canceller.sent
+        return Echo(canceller, self._services.run_encoding)
 
     def _refuse(self, refusal: HelloRefused) -> None:
         logger.bind(reason=refusal.reason, problem=str(refusal)).warning("hello refused")

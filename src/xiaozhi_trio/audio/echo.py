@@ -1,0 +1,132 @@
+"""Acoustic echo cancellation: a microphone's audio without the device's own speech.
+
+For firmware built with `CONFIG_USE_SERVER_AEC`: it stamps what it records with the
+timestamps of the packets that it has just played, which are ours (firmware 2.4.2,
+`audio/audio_service.cc`). They tell within a packet or two which speech is in an echo;
+the rest of the delay, the room and the loudspeaker are learnt by WebRTC's AEC3. That
+comes with the optional package pywebrtc-audio; how it was chosen is in docs/echo.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from importlib.util import find_spec
+from typing import Final
+
+import numpy as np
+
+from xiaozhi_trio.audio.opus import OpusDecoder, OpusError
+
+_RATE: Final = 16_000
+_SAMPLE_BYTES: Final = 2
+_BYTES_PER_MS: Final = _RATE * _SAMPLE_BYTES // 1000
+
+_UNDECODED_PACKETS: Final = 128
+_REMEMBERED_MS: Final = 8_000
+"""Of speech sent: what a device holds at most (40 packets), its network and its room."""
+_AHEAD_MS: Final = 120
+"""How much later the speech may be that is put beside a recording than its stamp says.
+
+Up to three stamps wait in the device to be used, so that a recording may already hold
+the echo of the two packets after the one it is stamped with. The canceller finds an
+echo that comes after its cause, by some 500 ms at most, and never one before it.
+"""
+_TOLERANCE_MS: Final = 150
+"""Stamps come by whole packets and waver by two; less than this is no change of the delay."""
+_UNSTAMPED_MS: Final = 400
+"""Audio without a stamp for as long as this was recorded while nothing was played."""
+_TAIL_MS: Final = 1_000
+"""How long a room may still answer."""
+_PAUSE_MS: Final = 500
+"""Packets sent at a longer distance are of two replies, with silence between them."""
+
+
+def can_cancel_echo() -> bool:
+    """Whether the package that does the work is installed (extra `aec`)."""
+    return find_spec("pywebrtc_audio") is not None
+
+
+class EchoCanceller:
+    """One device's. `sent` may be called in another thread than `cancel`."""
+
+    def __init__(self) -> None:
+        """Raises `ImportError` where `can_cancel_echo` is false."""
+        from pywebrtc_audio import EchoCanceller as Aec3
+
+        self._aec = Aec3(sample_rate=_RATE)
+        self._decoder = OpusDecoder(_RATE)
+        self._undecoded: deque[tuple[bytes, int]] = deque(maxlen=_UNDECODED_PACKETS)
+        self._speech = bytearray()
+        self._dropped = 0
+        """Bytes of speech that are remembered no more: those before `_speech`."""
+        self._starts: dict[int, int] = {}
+        """Where the speech of a packet begins, in bytes since the first one, by timestamp."""
+        self._last_timestamp = 0
+        self._place = 0
+        """Where in the speech the next recording is."""
+        self._unstamped_ms = _UNSTAMPED_MS + _TAIL_MS
+        """How long no recording had a stamp of ours."""
+
+    @property
+    def is_aligned(self) -> bool:
+        """Recordings of late tell what was playing, so that there is an echo to be found."""
+        return self._unstamped_ms < _UNSTAMPED_MS
+
+    def is_needed(self, timestamp: int) -> bool:
+        """Whether audio stamped so may hold an echo; it is as good as it is where not."""
+        return timestamp > 0 or self._unstamped_ms < _UNSTAMPED_MS + _TAIL_MS
+
+    def sent(self, packet: bytes, timestamp: int) -> None:
+        """Take note of an Opus packet sent to the device, and of the timestamp it had (ms)."""
+        self._undecoded.append((packet, timestamp))
+
+    def cancel(self, pcm: bytes, timestamp: int) -> bytes:
+        """What was recorded, without the echo; `timestamp` is its stamp, 0 for none.
+
+        PCM at 16 kHz, as long as it came. Takes half a millisecond for 60 ms, without
+        the GIL.
+        """
+        if not pcm:
+            return pcm
+        self._decode()
+        self._find(timestamp, len(pcm) // _BYTES_PER_MS)
+        begin = self._place + _AHEAD_MS * _BYTES_PER_MS - self._dropped
+        speech = bytes(self._speech[max(begin, 0) : max(begin + len(pcm), 0)])
+        if not self.is_aligned:
+            speech = b""
+        self._place += len(pcm)
+        near = np.frombuffer(pcm, "<i2")
+        far = np.frombuffer(speech.ljust(len(pcm), b"\0"), "<i2")
+        clean: bytes = self._aec.process(near, far).astype("<i2").tobytes()
+        return clean
+
+    def _find(self, timestamp: int, milliseconds: int) -> None:
+        place = self._starts.get(timestamp)
+        if place is None:
+            self._unstamped_ms += milliseconds
+            return
+        if not self.is_aligned or abs(place - self._place) > _TOLERANCE_MS * _BYTES_PER_MS:
+            self._place = place
+        self._unstamped_ms = 0
+
+    def _decode(self) -> None:
+        while self._undecoded:
+            packet, timestamp = self._undecoded.popleft()
+            try:
+                pcm = self._decoder.decode(packet)
+            except OpusError:
+                continue
+            if timestamp - self._last_timestamp > _PAUSE_MS:
+                self._speech += bytes(_PAUSE_MS * _BYTES_PER_MS)
+            self._last_timestamp = timestamp
+            self._starts[timestamp] = self._dropped + len(self._speech)
+            self._speech += pcm
+        excess = len(self._speech) - _REMEMBERED_MS * _BYTES_PER_MS
+        if excess > 0:
+            del self._speech[:excess]
+            self._dropped += excess
+            self._starts = {
+                timestamp: start
+                for timestamp, start in self._starts.items()
+                if start >= self._dropped
+            }
