@@ -19,6 +19,7 @@ from xiaozhi_trio.cli.command import program
 from xiaozhi_trio.config.loader import parse_settings
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.registry import EngineKind
+from xiaozhi_trio.testing.scenario_file import parse_scenario
 
 TOP = Path(__file__).parent.parent
 SOURCE = TOP / "src" / "xiaozhi_trio"
@@ -98,7 +99,9 @@ def test_settings_exist(page: Path) -> None:
 @each_page
 def test_configuration_examples_are_valid(page: Path) -> None:
     for language, block in FENCED.findall(page.read_text("utf-8")):
-        if language == "toml" and "project" not in tomli.loads(block):
+        if language == "toml" and "steps" in tomli.loads(block):
+            parse_scenario(block, file=page.name)
+        elif language == "toml" and "project" not in tomli.loads(block):
             variables = re.findall(r"\$\{(\w+)\}", block)
             parse_settings(block, file=page.name, environment=dict.fromkeys(variables, "key"))
 
