@@ -33,10 +33,12 @@ from xiaozhi_trio.session.encoding import encoding_threads
 from xiaozhi_trio.session.end_of_turn.registry import StrategyUnavailable, build_end_of_turn
 from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
 from xiaozhi_trio.session.phrases import stock_phrases
+from xiaozhi_trio.session.recording import Recorder
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.session.session import Session, SessionServices
 from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.store.paths import state_directory
+from xiaozhi_trio.store.recordings import RecordingUnusable
 from xiaozhi_trio.store.secret import SecretUnavailable, load_or_create_secret
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.telemetry.logging import hide_secret
@@ -87,6 +89,7 @@ class Server:
             takes_self=True,
         )
     )
+    recorder: Recorder | None = None
     shutdown: trio.Event = attrs.field(factory=trio.Event)
     _began: float = attrs.field(factory=time.monotonic)
     _websocket_port: int = 0
@@ -112,12 +115,14 @@ class Server:
                 counters=counters,
                 signer=await trio.to_thread.run_sync(_signer, settings),
                 end_of_turn=build_end_of_turn(settings.listening),
+                recorder=await _recorder(settings, counters),
             )
         except (
             libopus.OpusMissingError,
             EngineError,
             SecretUnavailable,
             StrategyUnavailable,
+            RecordingUnusable,
         ) as error:
             raise StartError(str(error)) from error
 
@@ -147,6 +152,8 @@ class Server:
                     task_status.started(self._addresses())
                     nursery.start_soon(self._load_engines)
                     nursery.start_soon(self._prepare_stock)
+                    if self.recorder is not None:
+                        nursery.start_soon(self._keep_recordings_tidy, self.recorder)
                     await self.shutdown.wait()
                     gateway.stop()
         finally:
@@ -169,6 +176,7 @@ class Server:
             counters=self.counters,
             health=self.health,
             tls=await trio.to_thread.run_sync(load_tls, settings.server),
+            recorder=self.recorder,
         )
 
     def _sessions(self) -> Callable[[Handshake, str], Session]:
@@ -206,6 +214,11 @@ class Server:
             nursery.start_soon(self._cancel_at_shutdown, nursery.cancel_scope)
             await self.stock.prepare(stock_phrases(self.settings.conversation))
             nursery.cancel_scope.cancel()
+
+    async def _keep_recordings_tidy(self, recorder: Recorder) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_at_shutdown, nursery.cancel_scope)
+            await recorder.keep_tidy()
 
     async def _load_engines(self) -> None:
         """Load the engines while devices are already greeted, until all are or the server stops."""
@@ -302,6 +315,15 @@ def _engine_health(state: SlotState) -> dict[str, Any]:
         **({"circuit": state.circuit.value} if state.circuit else {}),
         **({"chain": [_engine_health(each) for each in state.chain]} if state.chain else {}),
     }
+
+
+async def _recorder(settings: Settings, counters: Counters) -> Recorder | None:
+    """What records the sessions, if anything does. Raises `RecordingUnusable`."""
+    if not settings.recording.directory:
+        return None
+    recorder = Recorder(settings, counters)
+    await recorder.prepare()
+    return recorder
 
 
 def _model_store(settings: Settings) -> ModelStore:

@@ -2,9 +2,9 @@
 
 Nothing is decoded or encoded. PyOgg 0.6.14a1 has no writer for Opus, so this uses
 its raw bindings of libogg. Its Python wrappers of `ogg_stream_pagein` and
-`ogg_stream_packetout` name variables that do not exist, and what it declares for
-`ogg_sync_buffer` and `opus_packet_get_nb_samples` cannot be called with a buffer;
-those are called by their C names.
+`ogg_stream_packetout` name variables that do not exist, so the C functions are called;
+`ogg_sync_buffer`, `ogg_sync_pageout` and `opus_packet_get_nb_samples` are declared
+with types that they do not have, so they are declared here.
 
 Positions are samples at 48 kHz, whatever the packets were encoded at.
 """
@@ -41,13 +41,23 @@ class OggError(ValueError):
 
 def packet_samples(packet: bytes) -> int:
     """How long a packet plays. Raises `OpusError` for what is no Opus packet."""
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32)
-    count = prototype(("opus_packet_get_nb_samples", libopus.bindings().libopus))
+    count = _function(
+        libopus.bindings().libopus,
+        "opus_packet_get_nb_samples",
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int32,
+        ctypes.c_int32,
+    )
     # libopus 1.3 reads the first byte also of an empty packet.
     samples: int = count(packet, len(packet), RATE) if packet else 0
     if samples <= 0:
         raise OpusError(f"{len(packet)} bytes came that are no Opus packet")
     return samples
+
+
+def _function(library: Any, name: str, result: Any, *arguments: Any) -> Any:
+    return ctypes.CFUNCTYPE(result, *arguments)((name, library))
 
 
 def _ogg() -> Any:
@@ -177,10 +187,17 @@ class _OggReader:
         self._libogg.ogg_sync_init(ctypes.byref(self._sync))
         weakref.finalize(self, self._libogg.ogg_sync_clear, ctypes.byref(self._sync))
         weakref.finalize(self, self._libogg.ogg_stream_clear, ctypes.byref(self._stream))
-        room = ctypes.CFUNCTYPE(
-            ctypes.c_void_p, ctypes.POINTER(self._ogg.ogg_sync_state), ctypes.c_long
-        )(("ogg_sync_buffer", self._libogg))
-        place = room(ctypes.byref(self._sync), len(data))
+        sync = ctypes.POINTER(self._ogg.ogg_sync_state)
+        room = _function(self._libogg, "ogg_sync_buffer", ctypes.c_void_p, sync, ctypes.c_long)
+        self._next_page = _function(
+            self._libogg,
+            "ogg_sync_pageout",
+            ctypes.c_int,
+            sync,
+            ctypes.POINTER(self._ogg.ogg_page),
+        )
+        # Of no bytes it gives no address either.
+        place = room(ctypes.byref(self._sync), len(data) + 1)
         if place is None:
             raise MemoryError(f"libogg has no memory for a file of {len(data)} bytes")
         ctypes.memmove(place, data, len(data))
@@ -190,7 +207,7 @@ class _OggReader:
         page = self._ogg.ogg_page()
         packet = self._ogg.ogg_packet()
         begun = False
-        while (found := self._libogg.ogg_sync_pageout(*self._of(self._sync, page))) != 0:
+        while (found := self._next_page(*self._of(self._sync, page))) != 0:
             if found < 0:
                 raise OggError("bytes between two pages belong to neither")
             if not begun:

@@ -59,6 +59,11 @@ def banner_text(settings: Settings, addresses: Addresses) -> str:
         lines.append(
             "Authentication is off: any device may connect. 未启用认证：任何设备都可以连接。"
         )
+    if settings.recording.directory:
+        lines += [
+            f"Every session is recorded, with all that is said, in {settings.recording.directory}",
+            f"所有会话（包括全部对话内容）都会被录制到 {settings.recording.directory}",
+        ]
     return "\n".join(lines)
 
 

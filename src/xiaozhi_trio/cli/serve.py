@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
 from xiaozhi_trio.cli.failures import CommandFailed, run
@@ -20,9 +22,15 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Run the server.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep every session in this folder, with all that is said, to be replayed.",
+)
 @common_options
 @pass_options
-def serve(options: CommonOptions) -> None:
+def serve(options: CommonOptions, record: Path | None) -> None:
     """Run the server until Ctrl-C or SIGTERM, upon which it says goodbye to its devices.
 
     Ends with 0 after that, 1 where it could not start, 2 where the configuration is wrong.
@@ -30,6 +38,9 @@ def serve(options: CommonOptions) -> None:
     from xiaozhi_trio import server
 
     settings = options.load()
+    if record is not None:
+        recording = attrs.evolve(settings.recording, directory=str(record))
+        settings = attrs.evolve(settings, recording=recording)
     as_json = settings.logging.json if options.json_logs is None else options.json_logs
     run(_serve, settings, server.serve, _log_addresses if as_json else _print_addresses)
 

@@ -12,7 +12,9 @@ import trio
 from loguru import logger
 
 from xiaozhi_trio.config.settings import LimitSettings
-from xiaozhi_trio.gateway.websocket import WebSocket, accept_websocket
+from xiaozhi_trio.gateway.taped_websocket import TapedWebSocket
+from xiaozhi_trio.gateway.websocket import accept_websocket
+from xiaozhi_trio.session.recording import Recorder
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.telemetry.report import Reporter, shown
@@ -29,6 +31,30 @@ CUT_SHORT: Final = Closing(GOING_AWAY, "cut_short")
 """The server did not wait for the session any longer."""
 PEER_STALLED: Final = Closing(NORMAL, "peer_stalled")
 """The peer took nothing for `limits.send_seconds`; it is not told, since it does not read."""
+
+
+class WebSocketLike(Protocol):
+    """What a connection needs of a `gateway.websocket.WebSocket`."""
+
+    @property
+    def close_code(self) -> int | None:
+        """How it ended."""
+
+    @property
+    def exceeded(self) -> Closing | None:
+        """The limit for which it ends."""
+
+    async def receive(self) -> str | bytes:
+        """The next message; raises `trio.EndOfChannel` once the peer is gone."""
+
+    async def send(self, payload: str | bytes) -> None:
+        """Send one message; raises `trio.BrokenResourceError` where the peer is gone."""
+
+    async def abort(self) -> None:
+        """Give the peer up."""
+
+    async def close(self, closing: Closing) -> None:
+        """Send the close frame that is due."""
 
 
 class Outbox(Protocol):
@@ -62,7 +88,7 @@ SessionFactory: TypeAlias = Callable[[Handshake, str], SessionLike]
 class Writer:
     """Sends what a session puts into its outbox: the only task that does."""
 
-    def __init__(self, websocket: WebSocket, outbox: Outbox, *, send_seconds: float) -> None:
+    def __init__(self, websocket: WebSocketLike, outbox: Outbox, *, send_seconds: float) -> None:
         self._websocket = websocket
         self._outbox = outbox
         self._send_seconds = send_seconds
@@ -104,7 +130,9 @@ def _is_cancelled() -> bool:
     return trio.current_effective_deadline() == -math.inf
 
 
-async def converse(websocket: WebSocket, session: SessionLike, *, send_seconds: float) -> Closing:
+async def converse(
+    websocket: WebSocketLike, session: SessionLike, *, send_seconds: float
+) -> Closing:
     """Run the session over the WebSocket to its end, and send what it has left to say.
 
     Returns how it ended. What the session raises comes out, after its last words, in
@@ -138,6 +166,7 @@ class Reception:
     limits: LimitSettings
     stopping: trio.Event
     """Set once the server stops; a session that begins then is ended at once."""
+    recorder: Recorder | None = None
 
     async def receive(self, admission: Admission) -> None:
         """Answer the upgrade, hold the session, send the close frame.
@@ -155,7 +184,12 @@ class Reception:
                     received=admission.received,
                     limits=self.limits,
                 ) as websocket:
-                    await self._hold(websocket, handshake, session_id)
+                    if self.recorder is None:
+                        await self._hold(websocket, handshake, session_id)
+                    else:
+                        async with self.recorder.tape(handshake, session_id) as tape:
+                            taped = TapedWebSocket(websocket, tape)
+                            await self._hold(taped, handshake, session_id)
             except* PeerLeft:
                 self.reporter.left(
                     "the peer was lost while its upgrade was answered",
@@ -163,7 +197,7 @@ class Reception:
                     has_spoken=True,
                 )
 
-    async def _hold(self, websocket: WebSocket, handshake: Handshake, session_id: str) -> None:
+    async def _hold(self, websocket: WebSocketLike, handshake: Handshake, session_id: str) -> None:
         logger.bind(
             client=handshake.client_id,
             protocol_version=handshake.protocol_version,

@@ -18,6 +18,7 @@ from xiaozhi_trio.gateway.doorway import Admission, Doorway
 from xiaozhi_trio.gateway.refusal import refuse_over_http
 from xiaozhi_trio.hangup import hang_up
 from xiaozhi_trio.listener import accept_forever, open_listeners
+from xiaozhi_trio.session.recording import Recorder
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.telemetry.report import Reporter, shown
@@ -48,6 +49,8 @@ class Gateway:
     """What `/health` tells, as JSON."""
     tls: ssl.SSLContext | None = None
     """From `load_tls`; None serves ws://."""
+    recorder: Recorder | None = None
+    """Records every session where there is one."""
     stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
     _doorway: Doorway = attrs.field(init=False)
     _reporter: Reporter = attrs.field(init=False)
@@ -77,6 +80,7 @@ class Gateway:
             counters=self.counters,
             limits=self.limits,
             stopping=self.stopping,
+            recorder=self.recorder,
         )
 
     @property

@@ -131,14 +131,16 @@ class SessionFolder:
         """Where it is."""
         return self._recordings.folder / self._name
 
-    def append(self, file: str, data: bytes) -> None:
+    def append(self, file: str, data: bytes, *, is_last: bool = False) -> None:
         """Add to one of `FILES`; it is with the system when this returns.
 
-        Raises `RecordingFull` before anything is written, and OSError.
+        `is_last` is for a few bytes that end a file: no bound holds them back. Raises
+        `RecordingFull` before anything is written, and OSError.
         """
         if not data:
             return
-        self._recordings.grow(self._name, len(data))
+        if not is_last:
+            self._recordings.grow(self._name, len(data))
         if file not in self._files:
             descriptor = os.open(self.path / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._files[file] = self._stack.enter_context(os.fdopen(descriptor, "wb"))
