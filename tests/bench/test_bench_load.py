@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from xiaozhi_trio.bench.foresight import packets_to_barge_ins, packets_to_the_end
 from xiaozhi_trio.bench.load import Load, device_id
-from xiaozhi_trio.bench.served import packets_to_the_end
+from xiaozhi_trio.bench.voice import question
 from xiaozhi_trio.config.settings import (
     ListeningSettings,
     PlayoutSettings,
@@ -79,8 +80,9 @@ async def test_spoken_turns_are_measured(tmp_path) -> None:
     async with serving(tmp_path, "Well, this takes a second.") as url, loading() as load:
         await load.connect(url=url, first_device=1, devices=3, parallel=2)
         told = await load.turns(
+            said_ms=[1500],
             within_seconds=0.1,
-            ends_with=await packets_to_the_end(QUICK, LoudnessDetector()),
+            ends_with=await packets_to_the_end(QUICK, LoudnessDetector(), question(1500)),
             engines_ms=0,
         )
         assert told["counts"]["answered"] == 3
@@ -89,12 +91,15 @@ async def test_spoken_turns_are_measured(tmp_path) -> None:
             assert len(told["samples"][name]) == 3, name
         assert all(0 < value < 5000 for value in told["samples"]["own latency"])
         assert told["counts"]["frames"] >= 3 * 10
+        for name in ("end to stt", "end to tts start", "end to speech"):
+            assert len(told["samples"][name]) == 3, name
+        assert max(told["samples"]["end to stt"]) < max(told["samples"]["end to speech"])
 
 
 async def test_a_button_ends_the_turn_of_a_server_nothing_is_known_of(tmp_path) -> None:
     async with serving(tmp_path, "Yes.") as url, loading() as load:
         await load.connect(url=url, first_device=1, devices=1, parallel=1)
-        told = await load.turns(within_seconds=0, ends_with=None, engines_ms=None)
+        told = await load.turns(said_ms=[600], within_seconds=0, ends_with=None, engines_ms=None)
         assert told["counts"]["answered"] == 1
         assert "own latency" not in told["samples"]
 
@@ -103,7 +108,7 @@ async def test_aborts_are_timed(tmp_path) -> None:
     async with serving(tmp_path, "A story without any end, " * 20) as url, loading() as load:
         await load.connect(url=url, first_device=1, devices=2, parallel=2)
         told = await load.aborts(times=2, after_seconds=0.1)
-        assert told["counts"]["aborted"] == 4
+        assert told["counts"]["aborts"] == 4
         assert told["counts"]["frames after tts stop"] == 0
         assert len(told["samples"]["abort to tts stop"]) == 4
 
@@ -114,6 +119,28 @@ async def test_a_reply_too_short_to_abort_is_told(tmp_path) -> None:
         told = await load.aborts(times=1, after_seconds=5)
         assert told["counts"] == {"failed": 1}
         assert "longer" in told["problems"][0]
+
+
+async def test_interruptions_by_voice_are_timed(tmp_path) -> None:
+    said_ms = [300, 700, 300]
+    barge_ins = await packets_to_barge_ins(QUICK, LoudnessDetector(), question(*said_ms))
+    assert len(barge_ins) == 1
+    async with serving(tmp_path, "A story without any end, " * 20) as url, loading() as load:
+        await load.rehearse(said_ms=said_ms)
+        await load.connect(url=url, first_device=1, devices=2, parallel=2)
+        told = await load.barge_ins(said_ms=said_ms, within_seconds=0, barge_ins=barge_ins)
+        assert not told["problems"]
+        assert told["counts"]["barge-ins"] == 2
+        assert told["counts"]["frames after tts stop"] == 0
+        assert all(0 < value < 500 for value in told["samples"]["barge-in to tts stop"])
+
+
+async def test_a_reply_that_is_not_there_to_be_interrupted_is_told(tmp_path) -> None:
+    async with serving(tmp_path, "Hi.") as url, loading() as load:
+        await load.connect(url=url, first_device=1, devices=1, parallel=1)
+        told = await load.barge_ins(said_ms=[300], within_seconds=0, barge_ins=[1])
+        assert told["counts"] == {"failed": 1}
+        assert "no reply was being spoken" in told["problems"][0]
 
 
 async def test_frames_are_counted_both_ways(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from xiaozhi_trio.bench.fleet import Measured
 from xiaozhi_trio.bench.light_device import LightDevice
 from xiaozhi_trio.bench.scenarios import SCENARIOS, ScenarioFailed, Stage
 from xiaozhi_trio.bench.script import Script
+from xiaozhi_trio.bench.speculation import Speculation
 from xiaozhi_trio.bench.stand_in import StandIn, serve
 from xiaozhi_trio.bench.target import Target, running_server
 from xiaozhi_trio.bench.turns import TYPED
@@ -36,6 +38,11 @@ SAMPLES = {
     "off schedule": [1.0, 20.0],
     "latest frame": [20.0],
     "silence in speech": [0.0, 80.0],
+    "end to stt": [1.0],
+    "end to tts start": [2.0],
+    "end to speech": [62.0],
+    "barge-in to last frame": [0.0],
+    "barge-in to tts stop": [4.0],
     "abort to last frame": [2.0],
     "abort to tts stop": [3.0],
     "flood": [1500.0],
@@ -48,16 +55,17 @@ COUNTS = {
     "frames on time": 99,
     "paced frames": 100,
     "frames after tts stop": 0,
+    "barge-ins": 6,
 }
 
 
 class FakeFleet:
     def __init__(self, counts: dict[str, int] = COUNTS) -> None:
-        self.asked: list[str] = []
+        self.asked: dict[str, dict[str, Any]] = {}
         self._counts = counts
 
     async def ask(self, request: str, **arguments: Any) -> Measured:
-        self.asked.append(request)
+        self.asked[request] = arguments
         await trio.lowlevel.checkpoint()
         return Measured(samples=SAMPLES, counts=self._counts, problems=["no way in"])
 
@@ -68,9 +76,14 @@ class FakeFleet:
         return await self.ask("connect")
 
 
-def stage(fleet: FakeFleet, pid: int | None) -> Stage:
-    target = Target(name="x", url="ws://127.0.0.1:1/", pid=pid, ends_with=9, engines_ms=1.0)
-    return Stage(target=target, fleet=fleet, strangers=FakeFleet(), devices=2)
+def stage(
+    fleet: FakeFleet, pid: int | None, *, script: Script | None = None, **of_target: Any
+) -> Stage:
+    known: dict[str, Any] = {"ends_with": 9, "engines_ms": 1.0, "barge_ins": [20]} | of_target
+    target = Target(name="x", url="ws://127.0.0.1:1/", pid=pid, **known)
+    return Stage(
+        target=target, fleet=fleet, strangers=FakeFleet(), devices=2, script=script or Script()
+    )
 
 
 @pytest.mark.parametrize("pid", [os.getpid(), None], ids=["ours", "elsewhere"])
@@ -85,6 +98,49 @@ async def test_each_scenario_gives_figures(name: str, pid: int | None, autojump_
     assert any("server CPU" in name or "memory" in name for name in names) == (
         pid is not None and name != "abort"
     )
+
+
+async def test_what_is_prepared_in_vain_is_told(autojump_clock) -> None:
+    counted = iter([Speculation(1, 2, 1, 100.0), Speculation(3, 8, 4, 400.0)])
+
+    async def speculation() -> Speculation:
+        await trio.lowlevel.checkpoint()
+        return next(counted)
+
+    played = stage(FakeFleet(), None, speculation=speculation)
+    figures = {f.name: f.p50 for f in await SCENARIOS["hesitant"].play(played)}
+    assert figures["answers prepared"] == 6
+    assert figures["prepared in vain"] == 3
+    assert figures["share in vain"] == 50
+    assert figures["engine time in vain a turn"] == 150
+
+
+@pytest.mark.parametrize(
+    ("name", "speculation"), [("turns", True), ("turns-waiting", False), ("hesitant", True)]
+)
+async def test_the_script_of_a_scenario_is_played(
+    name: str, speculation: bool, autojump_clock
+) -> None:
+    scenario = SCENARIOS[name]
+    script = scenario.stage_direction(Script(chunk_ms=120))
+    assert script.chunk_ms == 120
+    assert script.listening.speculation is speculation
+    fleet = FakeFleet()
+    await scenario.play(stage(fleet, None, script=script))
+    assert fleet.asked["rehearse"]["said_ms"] == script.said_ms
+    assert fleet.asked["turns"]["said_ms"] == script.said_ms
+    assert (fleet.asked["turns"]["engines_ms"] is None) is speculation
+
+
+async def test_an_interruption_wants_to_be_known_in_advance(autojump_clock) -> None:
+    with pytest.raises(ScenarioFailed, match="leave --url away"):
+        await SCENARIOS["barge-in"].play(stage(FakeFleet(), None, barge_ins=[]))
+
+
+async def test_no_interruption_at_all_is_told(autojump_clock) -> None:
+    fleet = FakeFleet({"connected": 2, "failed": 2})
+    with pytest.raises(ScenarioFailed, match="no reply was interrupted: no way in"):
+        await SCENARIOS["barge-in"].play(stage(fleet, None))
 
 
 async def test_the_slowest_process_counts_for_the_rate(autojump_clock) -> None:
@@ -112,14 +168,20 @@ async def test_the_served_server_tells_where_it_is_and_what_it_will_do(
     monkeypatch.setattr(served, "build_engine", lambda *_: LoudnessDetector())
     monkeypatch.setattr(served, "configure_logging", lambda *_: None)
     monkeypatch.setattr(served, "calm_collector", lambda: None)
-    async with trio.open_nursery() as nursery:
-        started = await served.Served(nursery, str(tmp_path)).start(
-            script={"recognition_ms": 5, "first_token_ms": 50, "synthesis_ms": 100}
-        )
-        assert started["engines_ms"] == 155
-        assert started["ends_with"] > 25
-        assert running_server(started["url"]).pid == os.getpid()
-        nursery.cancel_scope.cancel()
+    with ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            server = served.Served(nursery, stack, str(tmp_path))
+            started = await server.start(
+                script={"recognition_ms": 5, "first_token_ms": 50, "synthesis_ms": 100}
+            )
+            assert started["engines_ms"] == 155
+            assert started["ends_with"] > 25
+            assert started["barge_ins"] == []
+            assert await server.speculation() == {
+                "turns": 0, "begun": 0, "discarded": 0, "wasted_ms": 0
+            }  # fmt: skip
+            assert running_server(started["url"]).pid == os.getpid()
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.sockets
@@ -142,10 +204,10 @@ async def test_the_served_server_answers_with_what_its_stand_in_says(monkeypatch
     monkeypatch.setattr(StandIn, "transcribe", count)
     quick = {"recognition_ms": 0, "first_token_ms": 0, "synthesis_ms": 0, "sentence_ms": 300}
     shutdown = trio.Event()
-    with trio.fail_after(30):
+    with trio.fail_after(30), ExitStack() as stack:
         async with trio.open_nursery() as nursery:
             base_url = await nursery.start(partial(serve, Script(**quick), shutdown=shutdown))
-            started = await served.Served(nursery, str(tmp_path)).start(
+            started = await served.Served(nursery, stack, str(tmp_path)).start(
                 script=quick, stand_in=base_url
             )
             assert len(heard) == 1, "what only the first turn pays for is not measured"

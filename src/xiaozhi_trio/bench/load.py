@@ -21,27 +21,34 @@ from xiaozhi_trio.bench.schedule import deviations_ms, silence_ms
 from xiaozhi_trio.bench.turns import (
     LISTEN_MANUAL,
     TYPED,
+    NotSilenced,
     TooShort,
     TurnTimes,
     ask_aloud,
     ask_and_abort,
+    interrupt_aloud,
 )
 from xiaozhi_trio.bench.voice import UPLINK_FRAME_MS, question
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from xiaozhi_trio.bench.turns import AbortTimes
 
 _LAG_PERIOD_SECONDS: Final = 0.005
 _FRAME_MS: Final = 60
+_BABBLE_MS: Final = 1500
 _TURN_SECONDS: Final = 60.0
 _REQUESTS: Final = (
     "handshakes",
+    "rehearse",
     "connect",
     "rest",
     "babble",
     "recite",
     "turns",
     "aborts",
+    "barge_ins",
     "flood",
     "leave",
 )
@@ -162,6 +169,12 @@ class Load:
         tally.add("elapsed", (monotonic() - began) * 1000)
         return self._report(tally)
 
+    async def rehearse(self, *, said_ms: Sequence[int]) -> Mapping[str, Any]:
+        """Make what will be said, which takes up to a second that is not measured."""
+        question(*said_ms)
+        await trio.sleep(2 * _LAG_PERIOD_SECONDS)
+        return self._report(Tally())
+
     async def rest(self, *, seconds: float) -> Mapping[str, Any]:
         """Do nothing with the devices for some seconds."""
         await trio.sleep(seconds)
@@ -170,7 +183,8 @@ class Load:
     async def babble(self, *, seconds: float) -> Mapping[str, Any]:
         """Every device holds its button and speaks, without an end."""
         tally = Tally()
-        packets = [frame(packet) for packet in question().packets[: question().voiced_packets]]
+        said = question(_BABBLE_MS)
+        packets = [frame(packet) for packet in said.packets[: said.voiced_packets]]
         end = trio.current_time() + seconds
 
         async def one(device: LightDevice, pause: float) -> None:
@@ -213,20 +227,25 @@ class Load:
         return self._report(tally)
 
     async def turns(
-        self, *, within_seconds: float, ends_with: int | None, engines_ms: float | None
+        self,
+        *,
+        said_ms: Sequence[int],
+        within_seconds: float,
+        ends_with: int | None,
+        engines_ms: float | None,
     ) -> Mapping[str, Any]:
         """One spoken question and its answer for every device.
 
         The devices begin at even distances within `within_seconds`. `engines_ms` is what
         of the time to the first frame is not the server's own, None where that is unknown.
         """
-        tally = Tally()
+        tally, said = Tally(), question(*said_ms)
 
         async def one(device: LightDevice, pause: float) -> None:
             await trio.sleep(pause)
             with trio.move_on_after(_TURN_SECONDS) as patience:
                 try:
-                    times = await ask_aloud(device, question(), ends_with=ends_with)
+                    times = await ask_aloud(device, said, ends_with=ends_with)
                 except* _BROKEN as errors:
                     tally.problem(errors.exceptions[0])
                 else:
@@ -252,14 +271,30 @@ class Load:
                 except (*_BROKEN, TooShort) as error:
                     tally.problem(error)
                     return
-                tally.count("aborted")
-                tally.count("frames after tts stop", aborted.stray_frames)
-                tally.add("abort to tts stop", aborted.stop_ms)
-                tally.add("abort to last frame", aborted.last_frame_ms)
+                _add_interruption(tally, "abort", aborted)
 
         async with trio.open_nursery() as nursery:
             for number, device in enumerate(self._devices):
                 nursery.start_soon(one, device, after_seconds * number / len(self._devices))
+        return self._report(tally)
+
+    async def barge_ins(
+        self, *, said_ms: Sequence[int], within_seconds: float, barge_ins: Sequence[int]
+    ) -> Mapping[str, Any]:
+        """Every device speaks into the replies; see `interrupt_aloud`."""
+        tally, said = Tally(), question(*said_ms)
+
+        async def one(device: LightDevice, pause: float) -> None:
+            await trio.sleep(pause)
+            try:
+                for times in await interrupt_aloud(device, said, barge_ins=barge_ins):
+                    _add_interruption(tally, "barge-in", times)
+            except* (*_BROKEN, TooShort, NotSilenced) as errors:
+                tally.problem(errors.exceptions[0])
+
+        async with trio.open_nursery() as nursery:
+            for number, device in enumerate(self._devices):
+                nursery.start_soon(one, device, within_seconds * number / len(self._devices))
         return self._report(tally)
 
     async def flood(self, *, messages: int) -> Mapping[str, Any]:
@@ -296,6 +331,13 @@ def device_id(number: int) -> str:
     return ":".join(f"{byte:02x}" for byte in (0x02 << 40 | number).to_bytes(6, "big"))
 
 
+def _add_interruption(tally: Tally, what: str, times: AbortTimes) -> None:
+    tally.count(f"{what}s")
+    tally.count("frames after tts stop", times.stray_frames)
+    tally.add(f"{what} to tts stop", times.stop_ms)
+    tally.add(f"{what} to last frame", times.last_frame_ms)
+
+
 def _judge(times: TurnTimes, tally: Tally, engines_ms: float | None) -> None:
     if not times.frames:
         tally.count("unanswered")
@@ -303,6 +345,12 @@ def _judge(times: TurnTimes, tally: Tally, engines_ms: float | None) -> None:
     first = times.frames[0]
     tally.count("answered")
     tally.add("voice to first frame", (first - times.speech_ended) * 1000)
+    for name, at in (
+        ("end to stt", times.understood),
+        ("end to tts start", times.reply_began),
+        ("end to speech", first),
+    ):
+        tally.add(name, (at - times.turn_ended) * 1000)
     if engines_ms is not None:
         tally.add("own latency", (first - times.turn_ended) * 1000 - engines_ms)
     deviations = deviations_ms(times.frames, _FRAME_MS)
@@ -317,7 +365,6 @@ def _judge(times: TurnTimes, tally: Tally, engines_ms: float | None) -> None:
 async def main() -> None:
     """Answer requests until there are no more."""
     load = Load()
-    question()
     # A full collection among thousands of devices would be taken for the server's slowness.
     gc.collect()
     gc.disable()

@@ -76,11 +76,12 @@ async def run(plan: Plan, on_result: Callable[[Result], None]) -> list[Result]:
 
 async def _play(plan: Plan, scenario: Scenario, url: str | None, number: int) -> Result:
     devices = plan.devices or scenario.devices
+    script = scenario.stage_direction(plan.script)
     failure, figures, name = None, [], url or "xiaozhi-trio"
     with tempfile.TemporaryFile() as log:
         try:
             async with AsyncExitStack() as stack:
-                target = await _target(plan, url, log, stack)
+                target = await _target(plan, script, url, log, stack)
                 name = target.name
                 stage = Stage(
                     target=target,
@@ -89,6 +90,7 @@ async def _play(plan: Plan, scenario: Scenario, url: str | None, number: int) ->
                         open_fleet(1, first_device=_STRANGERS_BEGIN)
                     ),
                     devices=devices,
+                    script=script,
                 )
                 figures = list(await scenario.play(stage))
         except* (ScenarioFailed, NoSuchProcess) as errors:
@@ -107,9 +109,11 @@ async def _play(plan: Plan, scenario: Scenario, url: str | None, number: int) ->
     )
 
 
-async def _target(plan: Plan, url: str | None, log: IO[bytes], stack: AsyncExitStack) -> Target:
+async def _target(
+    plan: Plan, script: Script, url: str | None, log: IO[bytes], stack: AsyncExitStack
+) -> Target:
     if url is None:
-        target = await stack.enter_async_context(own_server(plan.script, plan.engines, log))
+        target = await stack.enter_async_context(own_server(script, plan.engines, log))
     else:
         target = await trio.to_thread.run_sync(running_server, url)
     # Where another server finds the end of a turn is unknown: both get a released button.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 import trio
 
 from xiaozhi_trio.bench.figures import Figure
 from xiaozhi_trio.bench.fleet import Fleet
+from xiaozhi_trio.bench.script import Script
+from xiaozhi_trio.bench.speculation import Speculation
 from xiaozhi_trio.bench.target import Target
+from xiaozhi_trio.config.settings import ListeningSettings
 
 if TYPE_CHECKING:
     from xiaozhi_trio.bench.fleet import Measured
@@ -28,6 +31,11 @@ _HOSTILE_MESSAGES: Final = 5000
 _FRAMES_SECONDS: Final = 6.0
 _ABORTS: Final = 4
 _ABORT_SECONDS: Final = 1.0
+_OPENING: Final = "Once upon a time, there was a little server."
+"""Speech begins with its first clause, four words long."""
+_HESITANT_MS: Final = (900, 300, 900, 300, 900)
+_INTERRUPTING_MS: Final = (1500, 3500, 600, 4000, 600, 4000, 600)
+"""A question, and three times something said into the reply."""
 
 
 class ScenarioFailed(Exception):
@@ -43,9 +51,14 @@ class Stage:
     strangers: Fleet
     """Load processes of their own for those who misbehave."""
     devices: int
+    script: Script
 
 
 Play: TypeAlias = Callable[[Stage], Awaitable[Sequence[Figure]]]
+
+
+def _as_it_is(script: Script) -> Script:
+    return script
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +70,8 @@ class Scenario:
     devices: int
     """How many take part unless the command line says otherwise."""
     play: Play
+    stage_direction: Callable[[Script], Script] = _as_it_is
+    """The script of this scenario, made from that of the command line."""
 
 
 async def _connect(stage: Stage) -> list[Figure]:
@@ -120,6 +135,7 @@ async def _speak(stage: Stage, within_seconds: float) -> list[Figure]:
     before, began = target.cost(), monotonic()
     measured = await stage.fleet.ask(
         "turns",
+        said_ms=stage.script.said_ms,
         within_seconds=within_seconds,
         ends_with=target.ends_with,
         engines_ms=target.engines_ms,
@@ -140,9 +156,84 @@ async def _speak(stage: Stage, within_seconds: float) -> list[Figure]:
         _single("turns answered", "", measured.count("answered")),
     ]
     if before and after:
-        figures.append(_cores(before, after, seconds))
-        waited = 100 * (after.waited_seconds - before.waited_seconds) / seconds
-        figures.append(_single("server kept from its core", "%", waited))
+        figures += [_cores(before, after, seconds), _kept_waiting(before, after, seconds)]
+    return [*figures, *_trouble(measured)]
+
+
+def _prompt(within_seconds: float) -> Play:
+    """Turns whose latency counts from the end that the server is committed to."""
+
+    async def play(stage: Stage) -> list[Figure]:
+        await _gather(stage, stage.devices)
+        target = stage.target
+        prepared = await target.speculation() if target.speculation else Speculation()
+        before, began = target.cost(), monotonic()
+        measured = await stage.fleet.ask(
+            "turns",
+            said_ms=stage.script.said_ms,
+            within_seconds=within_seconds,
+            ends_with=target.ends_with,
+            engines_ms=None if stage.script.listening.speculation else target.engines_ms,
+        )
+        after, seconds = target.cost(), monotonic() - began
+        figures = [
+            Figure.of(name, "ms", measured.of(name))
+            for name in ("end to stt", "end to tts start", "end to speech")
+        ]
+        if measured.of("own latency"):
+            figures.append(Figure.of("own latency to speech", "ms", measured.of("own latency")))
+        figures += [
+            Figure.of("voice to speech", "ms", measured.of("voice to first frame")),
+            _single("turns with a gap", "", sum(s > 0 for s in measured.of("silence in speech"))),
+            _single("turns answered", "", measured.count("answered")),
+        ]
+        if target.speculation:
+            figures += _of_speculation(prepared, await target.speculation())
+        if before and after and measured.count("answered"):
+            cpu = (after.cpu_seconds - before.cpu_seconds) / measured.count("answered")
+            figures.append(_single("server CPU a turn", "ms", cpu * 1000))
+            figures.append(_kept_waiting(before, after, seconds))
+        return [*figures, *_trouble(measured)]
+
+    return play
+
+
+def _of_speculation(before: Speculation, after: Speculation) -> list[Figure]:
+    begun, discarded = after.begun - before.begun, after.discarded - before.discarded
+    turns = after.turns - before.turns or 1
+    return [
+        _single("answers prepared", "", begun),
+        _single("prepared in vain", "", discarded),
+        _single("share in vain", "%", 100 * discarded / (begun or 1)),
+        _single("engine time in vain a turn", "ms", (after.wasted_ms - before.wasted_ms) / turns),
+    ]
+
+
+async def _barge_in(stage: Stage) -> list[Figure]:
+    if not stage.target.barge_ins:
+        raise ScenarioFailed(
+            f"when {stage.target.url} hears an interruption is not known; "
+            "leave --url away for a server of which it is"
+        )
+    await _gather(stage, stage.devices)
+    before, began = stage.target.cost(), monotonic()
+    measured = await stage.fleet.ask(
+        "barge_ins",
+        said_ms=stage.script.said_ms,
+        within_seconds=_BURST_SECONDS,
+        barge_ins=stage.target.barge_ins,
+    )
+    after, seconds = stage.target.cost(), monotonic() - began
+    if not measured.count("barge-ins"):
+        raise ScenarioFailed(f"no reply was interrupted: {_problems(measured)}")
+    figures = [
+        Figure.of("barge-in to tts stop", "ms", measured.of("barge-in to tts stop")),
+        Figure.of("barge-in to last frame", "ms", measured.of("barge-in to last frame")),
+        _single("frames after tts stop", "", measured.count("frames after tts stop")),
+        _single("interruptions", "", measured.count("barge-ins")),
+    ]
+    if before and after:
+        figures += [_cores(before, after, seconds), _kept_waiting(before, after, seconds)]
     return [*figures, *_trouble(measured)]
 
 
@@ -193,6 +284,7 @@ async def _hostile(stage: Stage) -> list[Figure]:
 
 
 async def _gather(stage: Stage, devices: int) -> Measured:
+    await stage.fleet.ask("rehearse", said_ms=stage.script.said_ms)
     measured = await stage.fleet.connect(stage.target.url, devices=devices, parallel=_PARALLEL)
     if not measured.count("connected"):
         raise _nobody_came_in(stage, measured)
@@ -200,8 +292,11 @@ async def _gather(stage: Stage, devices: int) -> Measured:
 
 
 def _nobody_came_in(stage: Stage, measured: Measured) -> ScenarioFailed:
-    problems = "; ".join(dict.fromkeys(measured.problems))
-    return ScenarioFailed(f"no device could connect to {stage.target.url}: {problems}")
+    return ScenarioFailed(f"no device could connect to {stage.target.url}: {_problems(measured)}")
+
+
+def _problems(measured: Measured) -> str:
+    return "; ".join(dict.fromkeys(measured.problems))
 
 
 def _trouble(measured: Measured) -> list[Figure]:
@@ -216,8 +311,36 @@ def _cores(before: Cost, after: Cost, seconds: float) -> Figure:
     return _single("server CPU", "cores", (after.cpu_seconds - before.cpu_seconds) / seconds)
 
 
+def _kept_waiting(before: Cost, after: Cost, seconds: float) -> Figure:
+    waited = 100 * (after.waited_seconds - before.waited_seconds) / seconds
+    return _single("server kept from its core", "%", waited)
+
+
 def _single(name: str, unit: str, value: float) -> Figure:
     return Figure.of(name, unit, [value])
+
+
+def _quick(**listening: Any) -> Callable[[Script], Script]:
+    """Engines as quick as good ones are, and a server that listens so."""
+
+    def direction(script: Script) -> Script:
+        return attrs.evolve(
+            script,
+            recognition_ms=50,
+            first_token_ms=50,
+            token_ms=25,
+            synthesis_ms=50,
+            sentence=_OPENING,
+            listening=ListeningSettings(**listening),
+        )
+
+    return direction
+
+
+def _saying(
+    said_ms: tuple[int, ...], direction: Callable[[Script], Script]
+) -> Callable[[Script], Script]:
+    return lambda script: attrs.evolve(direction(script), said_ms=said_ms)
 
 
 SCENARIOS: Final = {
@@ -256,6 +379,62 @@ SCENARIOS: Final = {
             what="a burst while ten other clients flood 5,000 messages each",
             devices=25,
             play=_hostile,
+        ),
+        Scenario(
+            name="turns",
+            what="as burst, with quick engines and answers prepared before the end",
+            devices=50,
+            play=_prompt(_BURST_SECONDS),
+            stage_direction=_quick(),
+        ),
+        Scenario(
+            name="turns-spread",
+            what="the same, begun over eight seconds",
+            devices=50,
+            play=_prompt(_SPREAD_SECONDS),
+            stage_direction=_quick(),
+        ),
+        Scenario(
+            name="turns-waiting",
+            what="as turns, answers begun at the end",
+            devices=50,
+            play=_prompt(_BURST_SECONDS),
+            stage_direction=_quick(speculation=False),
+        ),
+        Scenario(
+            name="turns-spread-waiting",
+            what="as turns-spread, answers begun at the end",
+            devices=50,
+            play=_prompt(_SPREAD_SECONDS),
+            stage_direction=_quick(speculation=False),
+        ),
+        Scenario(
+            name="impatient",
+            what="a turn that ends with 200 ms of silence",
+            devices=1,
+            play=_prompt(_BURST_SECONDS),
+            stage_direction=_quick(end_silence_ms=200),
+        ),
+        Scenario(
+            name="hesitant",
+            what="as turns-spread, by speakers who pause twice for 300 ms",
+            devices=50,
+            play=_prompt(_SPREAD_SECONDS),
+            stage_direction=_saying(_HESITANT_MS, _quick()),
+        ),
+        Scenario(
+            name="hesitant-waiting",
+            what="as hesitant, answers begun at the end",
+            devices=50,
+            play=_prompt(_SPREAD_SECONDS),
+            stage_direction=_saying(_HESITANT_MS, _quick(speculation=False)),
+        ),
+        Scenario(
+            name="barge-in",
+            what="replies interrupted by voice, three each",
+            devices=50,
+            play=_barge_in,
+            stage_direction=_saying(_INTERRUPTING_MS, _quick()),
         ),
     )
 }

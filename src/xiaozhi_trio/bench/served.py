@@ -8,15 +8,17 @@ until its stdin ends.
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import cattrs
 import trio
 
-from xiaozhi_trio.audio.opus import OpusDecoder
+from xiaozhi_trio.bench.foresight import packets_to_barge_ins, packets_to_the_end
 from xiaozhi_trio.bench.line_process import answer_requests
 from xiaozhi_trio.bench.script import Script
+from xiaozhi_trio.bench.speculation import Speculation
 from xiaozhi_trio.bench.stand_in import PCM_RATE
 from xiaozhi_trio.bench.voice import question, voice
 from xiaozhi_trio.collector import calm_collector
@@ -30,7 +32,6 @@ from xiaozhi_trio.config.engines import (
 )
 from xiaozhi_trio.config.settings import (
     LimitSettings,
-    ListeningSettings,
     ServerSettings,
     Settings,
     StateSettings,
@@ -42,7 +43,6 @@ from xiaozhi_trio.engines.protocols import LISTENING_RATE, ChatMessage
 from xiaozhi_trio.engines.registry import EngineKind, build_engine
 from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
 from xiaozhi_trio.server import Server, StartError
-from xiaozhi_trio.session.listening import Ended, Listening
 from xiaozhi_trio.telemetry.logging import configure_logging
 from xiaozhi_trio.testing import (
     ScriptedLanguageModel,
@@ -50,7 +50,6 @@ from xiaozhi_trio.testing import (
     ScriptedSynthesizer,
     Tone,
 )
-from xiaozhi_trio.wire.messages import ListenMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,18 +116,6 @@ def _pointed_at(base_url: str, settings: Settings) -> Settings:
     )
 
 
-async def packets_to_the_end(settings: ListeningSettings, vad: VoiceActivityDetector) -> int | None:
-    """With how many packets of the bench's question a server finds its end; None: never."""
-    ear, decoder = Listening(settings), OpusDecoder(LISTENING_RATE)
-    ear.attach(vad.open_stream())
-    ear.open(ListenMode.AUTO)
-    for number, packet in enumerate(question().packets, start=1):
-        noticed = await ear.accept(decoder.decode(packet))
-        if any(isinstance(event, Ended) for event in noticed):
-            return number
-    return None
-
-
 async def _use_once(engines: EngineSet) -> None:
     """Pay on both sides for imports and first connections, as a server does once in its life."""
     await (await engines.asr.ready()).transcribe(bytes(LISTENING_RATE))
@@ -143,8 +130,11 @@ async def _use_once(engines: EngineSet) -> None:
 class Served:
     """The server and what is asked of it."""
 
-    def __init__(self, nursery: trio.Nursery, state: str) -> None:
+    def __init__(self, nursery: trio.Nursery, stack: ExitStack, state: str) -> None:
+        """`nursery` and `stack` are where the server lives, `state` is its folder."""
         self._nursery = nursery
+        self._stack = stack
+        self._speculation = Speculation()
         self._settings = Settings(
             server=ServerSettings(host="127.0.0.1", websocket_port=0, http_port=0),
             limits=LimitSettings(connections=_CONNECTIONS),
@@ -159,21 +149,24 @@ class Served:
         `stand_in` is the address of an OpenAI-compatible server with the same script,
         None for scripted engines within this process.
         """
-        settings = self._settings
+        scripted = cattrs.structure(script, Script)
+        settings = attrs.evolve(self._settings, listening=scripted.listening)
         if stand_in is not None:
             settings = _pointed_at(stand_in, settings)
         configure_logging(settings.logging)
         models = ModelStore(default_model_directory(), sources=settings.models.sources)
         vad: VoiceActivityDetector = build_engine(EngineKind.VAD, settings, models)
         await vad.load()
-        scripted = cattrs.structure(script, Script)
         voice(scripted.sentence_ms, settings.audio.sample_rate)
-        ends_with = await packets_to_the_end(settings.listening, vad)
+        said = question(*scripted.said_ms)
+        ends_with = await packets_to_the_end(settings.listening, vad, said)
+        barge_ins = await packets_to_barge_ins(settings.listening, vad, said)
         slot = EngineSlot.of_ready(vad)
         engines = (
             _scripted(scripted, slot) if stand_in is None else _over_http(settings, models, slot)
         )
         server = await Server.build(settings, engines)
+        self._stack.enter_context(server.telemetry.traces.telling(self._speculation.note))
         calm_collector()
         addresses = await self._nursery.start(server.run)
         if stand_in is not None:
@@ -183,15 +176,23 @@ class Served:
             "url": f"ws://127.0.0.1:{addresses.websocket_port}{path}",
             "ends_with": ends_with,
             "engines_ms": scripted.ms_before_speech(settings.playout.start_gap_ms),
+            "barge_ins": barge_ins,
         }
+
+    async def speculation(self) -> Mapping[str, Any]:
+        """What was prepared up to now, as `Speculation`."""
+        await trio.lowlevel.checkpoint()
+        return attrs.asdict(self._speculation)
 
 
 async def main() -> None:
     """Serve until stdin ends."""
-    with tempfile.TemporaryDirectory() as state:
+    with tempfile.TemporaryDirectory() as state, ExitStack() as stack:
         async with trio.open_nursery() as nursery:
+            served = Served(nursery, stack, state)
             await answer_requests(
-                {"start": Served(nursery, state).start}, failures=(EngineError, StartError)
+                {"start": served.start, "speculation": served.speculation},
+                failures=(EngineError, StartError),
             )
             nursery.cancel_scope.cancel()
 

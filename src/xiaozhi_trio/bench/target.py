@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -11,10 +13,12 @@ import attrs
 
 from xiaozhi_trio.bench.line_process import line_process
 from xiaozhi_trio.bench.procfs import Cost, cost_of, listener_of
+from xiaozhi_trio.bench.speculation import Speculation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from xiaozhi_trio.bench.line_process import LineProcess
     from xiaozhi_trio.bench.script import Script
 
 
@@ -30,6 +34,10 @@ class Target:
     """Packets of the bench's question after which it finds the end; None: unknown."""
     engines_ms: float | None = None
     """What its engines take of the time to the first frame of speech; None: unknown."""
+    barge_ins: Sequence[int] = ()
+    """Packets of the bench's speech after which it falls silent for an interruption."""
+    speculation: Callable[[], Awaitable[Speculation]] | None = None
+    """What it prepared up to now; None: unknown. Raises `ChildFailed`."""
 
     def cost(self) -> Cost | None:
         """What it has cost up to now. Raises `NoSuchProcess` where it has gone."""
@@ -61,7 +69,13 @@ async def own_server(script: Script, engines: Engines, log: IO[bytes]) -> AsyncI
             line_process("xiaozhi_trio.bench.served", name="server", stderr=log)
         )
         started = await process.ask("start", script=told, stand_in=stand_in)
-        yield Target(name=name, pid=process.pid, **started)
+        yield Target(
+            name=name, pid=process.pid, speculation=partial(_speculation, process), **started
+        )
+
+
+async def _speculation(process: LineProcess) -> Speculation:
+    return Speculation(**await process.ask("speculation"))
 
 
 def running_server(url: str) -> Target:

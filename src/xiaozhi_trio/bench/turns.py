@@ -13,9 +13,13 @@ from xiaozhi_trio.bench.light_device import LightDevice, text_frame
 from xiaozhi_trio.bench.voice import UPLINK_FRAME_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xiaozhi_trio.bench.light_device import Message
     from xiaozhi_trio.bench.voice import Question
 
 LISTEN_AUTO: Final = text_frame({"type": "listen", "state": "start", "mode": "auto"})
+LISTEN_REALTIME: Final = text_frame({"type": "listen", "state": "start", "mode": "realtime"})
 LISTEN_MANUAL: Final = text_frame({"type": "listen", "state": "start", "mode": "manual"})
 LISTEN_STOP: Final = text_frame({"type": "listen", "state": "stop"})
 ABORT: Final = text_frame({"type": "abort"})
@@ -34,6 +38,8 @@ class TurnTimes:
     """The last packet with voice was sent."""
     turn_ended: float = float("nan")
     """The packet was sent, or the button released, at which the server has to answer."""
+    understood: float = float("nan")
+    """`stt` came."""
     reply_began: float = float("nan")
     """`tts start` came."""
     frames: list[float] = attrs.field(factory=list)
@@ -52,7 +58,10 @@ async def ask_aloud(device: LightDevice, question: Question, *, ends_with: int |
     times, answered = TurnTimes(), trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_speak, device, question, ends_with, times, answered)
-        times.reply_began = (await device.wait_for("tts start")).at
+        while (message := await device.receive()).kind != "tts start":
+            if message.kind == "stt":
+                times.understood = message.at
+        times.reply_began = message.at
         answered.set()
     await _hear_out(device, times)
     return times
@@ -96,14 +105,14 @@ async def _hear_out(device: LightDevice, times: TurnTimes) -> None:
 
 @attrs.frozen
 class AbortTimes:
-    """What followed an `abort`; milliseconds since it was sent."""
+    """What followed an interruption; milliseconds since the packet that asked for it was sent."""
 
     stop_ms: float
     """`tts stop` came."""
     last_frame_ms: float
     """The last frame of speech came; 0 where none came any more."""
     stray_frames: int
-    """Frames of speech after `tts stop`."""
+    """Frames of the old reply after `tts stop`."""
 
 
 async def ask_and_abort(device: LightDevice, *, after_seconds: float) -> AbortTimes:
@@ -128,6 +137,74 @@ async def ask_and_abort(device: LightDevice, *, after_seconds: float) -> AbortTi
             if message.body is None:
                 last_frame, strays = message.at, strays + 1
     return AbortTimes((stopped - aborted) * 1000, (last_frame - aborted) * 1000, strays)
+
+
+async def interrupt_aloud(
+    device: LightDevice, said: Question, *, barge_ins: Sequence[int]
+) -> list[AbortTimes]:
+    """Speak in realtime mode, into the replies; gives what followed each interruption.
+
+    `barge_ins` are the numbers of packets after which the server knows of them. The
+    device is of no further use. Raises as `LightDevice.receive`, `TooShort` where no
+    reply was being spoken, `NotSilenced` where one went on.
+    """
+    heard: list[Message] = []
+    interrupted: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_note_all, device, heard)
+        await device.send(LISTEN_REALTIME)
+        due = trio.current_time()
+        for number, packet in enumerate(said.packets[: barge_ins[-1]], start=1):
+            await trio.sleep_until(due)
+            await device.send(frame(packet))
+            due += UPLINK_FRAME_MS / 1000
+            if number in barge_ins:
+                interrupted.append(monotonic())
+        await trio.sleep(STRAY_SECONDS)
+        nursery.cancel_scope.cancel()
+    return interruptions(interrupted, heard)
+
+
+async def _note_all(device: LightDevice, heard: list[Message]) -> None:
+    while True:
+        heard.append(await device.receive())
+
+
+def interruptions(interrupted: Sequence[float], heard: Sequence[Message]) -> list[AbortTimes]:
+    """What followed each interruption, up to the beginning of the next reply.
+
+    `interrupted` in seconds of `time.monotonic`. Raises `TooShort` where no reply was
+    being spoken, `NotSilenced` where one went on.
+    """
+    found = []
+    for at in interrupted:
+        before = [message.kind for message in heard if message.at < at]
+        after = [message for message in heard if message.at >= at]
+        reply = before[_last(before, "tts start") :]
+        if "audio" not in reply or "tts stop" in reply:
+            raise TooShort("no reply was being spoken when it was to be interrupted")
+        kinds = [message.kind for message in after]
+        if "tts stop" not in kinds:
+            raise NotSilenced("the reply went on after its interruption")
+        stop = kinds.index("tts stop")
+        next_reply = kinds.index("tts start") if "tts start" in kinds else len(kinds)
+        frames = [number for number, kind in enumerate(kinds[:next_reply]) if kind == "audio"]
+        found.append(
+            AbortTimes(
+                (after[stop].at - at) * 1000,
+                (after[frames[-1]].at - at) * 1000 if frames else 0.0,
+                sum(number > stop for number in frames),
+            )
+        )
+    return found
+
+
+def _last(kinds: Sequence[str], kind: str) -> int:
+    return len(kinds) - 1 - kinds[::-1].index(kind) if kind in kinds else 0
+
+
+class NotSilenced(Exception):
+    """A reply went on although it was interrupted."""
 
 
 class TooShort(Exception):

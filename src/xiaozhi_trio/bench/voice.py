@@ -93,12 +93,21 @@ class Question:
 
 
 @cache
-def question(voiced_ms: int = 1500, silent_ms: int = 3000) -> Question:
-    """An utterance and the silence after it, in Opus as firmware 2.4.2 encodes it."""
+def question(voiced_ms: int = 1500, *more_ms: int, silent_ms: int = 3000) -> Question:
+    """An utterance and the silence after it, in Opus as firmware 2.4.2 encodes it.
+
+    `more_ms` is a pause and further voice, in turns; it ends with voice.
+    """
+    if len(more_ms) % 2:
+        raise ValueError(f"pauses and voice came as {more_ms}; end with voice")
     encoder = OpusEncoder(UPLINK_RATE, frame_ms=UPLINK_FRAME_MS, complexity=0)
-    voiced = -(-voiced_ms // UPLINK_FRAME_MS)
     size = encoder.frame_bytes
-    pcm = voice(voiced_ms, UPLINK_RATE).ljust(voiced * size, b"\0")
+    pcm = b""
+    for number, stretch_ms in enumerate((voiced_ms, *more_ms)):
+        sound = voice(stretch_ms, UPLINK_RATE)
+        pcm += bytes(len(sound)) if number % 2 else sound
+    voiced = -(-len(pcm) // size)
+    pcm = pcm.ljust(voiced * size, b"\0")
     pcm += bytes(-(-silent_ms // UPLINK_FRAME_MS) * size)
     packets = [encoder.encode(pcm[start : start + size]) for start in range(0, len(pcm), size)]
     return Question(tuple(packets), voiced)

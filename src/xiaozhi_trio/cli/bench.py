@@ -14,7 +14,23 @@ if TYPE_CHECKING:
     from xiaozhi_trio.bench.run import Result
     from xiaozhi_trio.bench.script import Script
 
-_SCENARIOS: Final = ("connect", "idle", "burst", "spread", "frames", "abort", "hostile")
+_SCENARIOS: Final = (
+    "connect",
+    "idle",
+    "burst",
+    "spread",
+    "frames",
+    "abort",
+    "hostile",
+    "turns",
+    "turns-spread",
+    "turns-waiting",
+    "turns-spread-waiting",
+    "impatient",
+    "hesitant",
+    "hesitant-waiting",
+    "barge-in",
+)
 _ENGINES: Final = ("scripted", "openai")
 
 
