@@ -19,12 +19,8 @@ from loguru import logger
 from xiaozhi_trio.config.toml_lines import locate_statements
 from xiaozhi_trio.engines.catalogue import Catalogue, CatalogueError
 from xiaozhi_trio.engines.event_stream import EventStreamError, EventStreamParser
-from xiaozhi_trio.engines.tts.wav_stream import (
-    HIGHEST_RATE,
-    LOWEST_RATE,
-    WavError,
-    WavStream,
-)
+from xiaozhi_trio.engines.protocols import HIGHEST_SPEECH_RATE, LOWEST_SPEECH_RATE
+from xiaozhi_trio.engines.tts.wav_stream import WavError, WavStream
 from xiaozhi_trio.http.ota import reported_version
 from xiaozhi_trio.tools.tool_listing import MAX_LISTED_BYTES, MAX_TOOLS, ToolListing
 from xiaozhi_trio.wire import binary, dialect, jsonrpc, messages
@@ -337,7 +333,7 @@ def wav_stream(data: bytes) -> None:
     if not isinstance(whole, str):
         pcm, rate = whole
         assert len(pcm) % 2 == 0
-        assert rate == 0 or LOWEST_RATE <= rate <= HIGHEST_RATE
+        assert rate == 0 or LOWEST_SPEECH_RATE <= rate <= HIGHEST_SPEECH_RATE
 
 
 @target(
