@@ -102,6 +102,7 @@ class Playout:
         self._sent = 0
         self._going = trio.Event()
         self._going.set()
+        self._is_complete = False
         self.first_packet_at: float | None = None
         self._wait_before_audio()
 
@@ -185,6 +186,11 @@ class Playout:
         self._wait_before_audio()
         self._going.set()
 
+    @property
+    def has_more(self) -> bool:
+        """Something is left to be sent, or may come."""
+        return not self._is_complete or self._next < len(self._items)
+
     def _cut_sentence(self, played: float) -> SpokenSentence | None:
         """The first sentence of those begun that was not heard to its end."""
         for sentence, following in zip_longest(self._sentences, self._sentences[1:]):
@@ -202,14 +208,15 @@ class Playout:
         Some clients throw away what they still hold at `tts stop` (py-xiaozhi, the
         browser page), and none can tell us when they are done.
         """
+        self._is_complete = True
         while True:
+            await self._going.wait()
             await self._catch_up()
             going = self._going
             if self._sent:
                 await trio.sleep_until(self._played_until + self._settings.end_margin_ms / 1000)
             if self._going is going:
                 return
-            await self._going.wait()
 
     def heard(self, *, dropped: int = 0, plays_on: bool = False) -> str:
         """The words that have left the loudspeaker by now.
