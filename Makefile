@@ -42,7 +42,7 @@ docs: $(CAN_RUN)
 
 lock: $(UV)
 	$(COMPILE) --upgrade --extra embedded --output-file requirements.lock.txt
-	$(COMPILE) --upgrade --extra embedded --extra telemetry --extra dev --constraint requirements.lock.txt \
+	$(COMPILE) --upgrade --extra embedded --extra aec --extra telemetry --extra dev --constraint requirements.lock.txt \
 		--output-file requirements-dev.lock.txt
 
 clean:
