@@ -14,9 +14,11 @@ from xiaozhi_trio.config.engines import OpenAiLanguageModelSettings
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.errors import EngineErrorCategory as Category
 from xiaozhi_trio.engines.llm.openai import OpenAiLanguageModel
-from xiaozhi_trio.engines.protocols import ChatMessage, LanguageModel
+from xiaozhi_trio.engines.protocols import ChatMessage, LanguageModel, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.engines.conftest import Exchange, MemoryServer
     from trio.testing import MockClock
 
@@ -294,3 +296,145 @@ async def test_over_a_real_socket_the_server_sees_the_interruption() -> None:
         await engine.aclose()
         nursery.cancel_scope.cancel()
     gc.collect()
+
+
+TOOL = ToolSpec("volume", "Sets the volume.", {"type": "object", "properties": {}})
+CALL = ToolCall("a", "volume", '{"x":1}')
+
+
+def called(*pieces: dict[str, Any], **delta: Any) -> bytes:
+    return event(tool_calls=list(pieces), **delta)
+
+
+async def asked_with_tools(
+    handler: Any,
+    messages: Sequence[ChatMessage] = MESSAGES,
+    tools: Sequence[ToolSpec] = (TOOL,),
+    times: int = 1,
+) -> list[str | ToolCall]:
+    engine = OpenAiLanguageModel(SETTINGS, transport=httpx.MockTransport(handler))
+    await engine.load()
+    for _ in range(times):
+        async with engine.reply(messages, tools) as pieces:
+            told = [piece async for piece in pieces]
+    return told
+
+
+async def test_tools_are_offered_and_calls_repeated() -> None:
+    requests: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        requests.append(orjson.loads(request.content))
+        return httpx.Response(200, content=DONE)
+
+    bad = ToolCall("b", "volume", '{"x":')
+    dialogue = [
+        ChatMessage("user", "Louder!"),
+        ChatMessage("assistant", "", (CALL, bad)),
+        ChatMessage("tool", "done", call_id="a"),
+        ChatMessage("tool", "no JSON", call_id="b"),
+    ]
+    await asked_with_tools(handler, dialogue)
+    (request,) = requests
+    assert request["tools"] == [
+        {
+            "type": "function",
+            "function": {
+                "name": "volume",
+                "description": "Sets the volume.",
+                "parameters": {"type": "object", "properties": {}},
+            },
+        }
+    ]
+    assert request["messages"] == [
+        {"role": "user", "content": "Louder!"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {
+                    "id": "a",
+                    "type": "function",
+                    "function": {"name": "volume", "arguments": '{"x":1}'},
+                },
+                {"id": "b", "type": "function", "function": {"name": "volume", "arguments": "{}"}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "a", "content": "done"},
+        {"role": "tool", "tool_call_id": "b", "content": "no JSON"},
+    ]
+
+
+async def test_calls_come_after_the_words() -> None:
+    content = (
+        event(content="One moment.")
+        + called({"index": 0, "id": "a", "function": {"name": "volume", "arguments": ""}})
+        + called({"index": 0, "function": {"arguments": '{"x"'}})
+        + called({"index": 0, "function": {"arguments": ":1}"}}, content=" So.")
+        + DONE
+    )
+    assert await asked_with_tools(
+        lambda _: httpx.Response(
+            200, content=content, headers={"content-type": "text/event-stream"}
+        )
+    ) == ["One moment.", " So.", CALL]
+
+
+async def test_calls_of_a_reply_in_one_piece() -> None:
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "volume", "arguments": '{"x":1}'}}
+        ],
+    }
+    assert await asked_with_tools(
+        lambda _: httpx.Response(200, json={"choices": [{"message": message}]})
+    ) == [CALL]
+
+
+async def test_a_model_without_tools_is_asked_without() -> None:
+    requests: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        requests.append(orjson.loads(request.content))
+        if "tools" in requests[-1]:
+            refusal = {"error": {"message": "m does not support tools"}}
+            return httpx.Response(400, json=refusal)
+        return httpx.Response(
+            200,
+            content=event(content="Hi.") + DONE,
+            headers={"content-type": "text/event-stream"},
+        )
+
+    dialogue = [
+        ChatMessage("user", "How loud?"),
+        ChatMessage("assistant", "", (CALL,)),
+        ChatMessage("tool", "70", call_id="a"),
+    ]
+    assert await asked_with_tools(handler, dialogue, times=2) == ["Hi."]
+    assert ["tools" in request for request in requests] == [True, False, False]
+    assert requests[1]["messages"] == [{"role": "user", "content": "How loud?\n[volume: 70]"}]
+
+
+@pytest.mark.parametrize(("status", "told"), [(400, "context too long"), (500, "no tools today")])
+async def test_other_refusals_are_no_matter_of_tools(status: int, told: str) -> None:
+    requests: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        requests.append(orjson.loads(request.content))
+        return httpx.Response(status, json={"error": {"message": told}})
+
+    with pytest.raises(EngineError, match=told):
+        await asked_with_tools(handler)
+    assert all("tools" in request for request in requests)
+
+
+async def test_a_tool_that_is_no_json_is_not_the_servers_fault() -> None:
+    nested: Any = {}
+    for _ in range(300):
+        nested = {"a": nested}
+    tool = ToolSpec("deep", "", nested)
+    with pytest.raises(EngineError, match="cannot be sent as JSON") as caught:
+        await asked_with_tools(lambda _: httpx.Response(200, content=DONE), tools=[tool])
+    assert caught.value.category is Category.BAD_REQUEST

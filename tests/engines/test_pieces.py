@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from xiaozhi_trio.engines.pieces import reply_fault, speech_fault, transcript_fault
-from xiaozhi_trio.engines.protocols import PcmChunk, Transcript
+from xiaozhi_trio.engines.protocols import PcmChunk, ToolCall, Transcript
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,9 @@ from xiaozhi_trio.engines.protocols import PcmChunk, Transcript
         (reply_fault, "hello", ""),
         (reply_fault, None, "NoneType came, expected text or ToolCall"),
         (reply_fault, b"hello", "bytes came, expected text or ToolCall"),
+        (reply_fault, ToolCall("1", "f", "{}"), ""),
+        (reply_fault, ToolCall("1", "f", {}), "dict came, expected text in a ToolCall"),
+        (reply_fault, ToolCall("1", "f", None), "NoneType came, expected text in a ToolCall"),
         (transcript_fault, Transcript(""), ""),
         (transcript_fault, "hello", "str came, expected Transcript"),
         (transcript_fault, Transcript(None), "NoneType came, expected text in a Transcript"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xiaozhi_trio.config.settings import ConversationSettings
+from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall
 from xiaozhi_trio.session.history import History
 
 
@@ -49,3 +50,43 @@ def test_without_a_memory_the_question_itself_is_still_there() -> None:
     history.assistant_said("answer")
     history.user_said("two")
     assert contents(history) == ["u:two"]
+
+
+def with_tool(history: History, result: str = "on") -> None:
+    call = ToolCall("1", "lamp", "{}")
+    history.tools_answered(
+        [ChatMessage("assistant", "", (call,)), ChatMessage("tool", result, call_id="1")]
+    )
+
+
+def test_calls_and_results_stand_before_what_was_heard_of_the_answer() -> None:
+    history = History(ConversationSettings())
+    history.user_said("light!")
+    with_tool(history)
+    history.assistant_said("It is on.")
+    history.user_said("thanks")
+    assert contents(history) == ["u:light!", "a:", "t:on", "a:It is on.", "u:thanks"]
+
+
+def test_what_is_heard_does_not_become_part_of_a_call() -> None:
+    history = History(ConversationSettings())
+    history.user_said("light!")
+    history.tools_answered([ChatMessage("assistant", "", (ToolCall("1", "lamp", "{}"),))])
+    history.assistant_said("It is on.")
+    assert contents(history) == ["u:light!", "a:", "a:It is on."]
+
+
+def test_a_result_is_forgotten_with_its_call() -> None:
+    history = History(ConversationSettings(history_messages=3))
+    history.user_said("light!")
+    with_tool(history)
+    history.assistant_said("It is on.")
+    history.user_said("thanks")
+    assert contents(history) == ["u:thanks"]
+
+
+def test_results_are_bounded_too() -> None:
+    history = History(ConversationSettings(history_characters=200))
+    history.user_said("light!")
+    with_tool(history, "x" * 1000)
+    assert sum(len(m.content) for m in history.dialogue("")[1:]) <= 200

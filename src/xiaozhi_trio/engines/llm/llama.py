@@ -39,9 +39,9 @@ _AGAINST_LOOPS = {"repeat_penalty": 1.1, "repeat_last_n": 128, "dry_multiplier":
 class LlamaLanguageModel:
     """A `LanguageModel`; one reply at a time, the others wait.
 
-    It calls no tools. Their descriptions are some hundred to thousand tokens of prompt, of
-    which two cores read about 130 a second (`PROMPT_BATCH`), and a model of half a billion
-    parameters calls them where it should not.
+    It calls no tools. Offered three through llama.cpp's own template, Qwen2.5 0.5B (coder)
+    called none of them in 16 tries: it wrote JSON to be spoken instead, also in 3 of 8
+    answers that had no need of a tool; and the prompt grew by 290 tokens.
     """
 
     name = NAME
