@@ -127,7 +127,7 @@ def test_what_is_no_ogg_opus_is_told() -> None:
     first_page = data.index(b"OggS", 4)
     for broken, problem in (
         (b"", "do not begin"),
-        (b"RIFF" * 100, "do not begin"),
+        (b"RIFF" * 100, "belong to neither"),
         (data[first_page:], "missing"),
         (data + other, "another stream"),
         (data[:300] + b"\0" * 20 + data[320:], "belong to neither|missing"),
