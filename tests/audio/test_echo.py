@@ -104,9 +104,35 @@ def cleaned(
 @pytest.mark.parametrize("room", [Room(delay_ms=30), Room(delay_ms=150, gain=1.0, distortion=1.2)])
 def test_an_echo_is_gone(room: Room, stamps: str) -> None:
     recorded, left = cleaned(babble(6, seed=1), room=room, stamps=stamps)
-    second = slice(RATE, None)
-    assert loudness_db(recorded[second]) - loudness_db(left[second]) > 20
-    assert np.max(np.abs(left[second])) < 2000
+    learnt = slice(3 * RATE, None)
+    assert loudness_db(recorded[learnt]) - loudness_db(left[learnt]) > 20
+    assert np.max(np.abs(left[learnt])) < 500
+
+
+def test_what_is_not_understood_stays_as_it_is() -> None:
+    """A steady tone has no beginning by which its echo could be found."""
+    canceller = EchoCanceller()
+    tone = 6000 * np.sin(np.arange(int(4.2 * RATE)) * 2 * np.pi * 440 / RATE)
+    voice = babble(4.2, seed=2, level=4000)
+    recorded, left = cleaned(tone, voice=voice, canceller=canceller)
+    assert canceller.is_aligned
+    assert not canceller.is_trusted
+    assert np.array_equal(recorded, left)
+
+
+def test_a_device_whose_echo_cannot_be_heard_is_trusted() -> None:
+    canceller = EchoCanceller()
+    cleaned(babble(2, seed=1), room=Room(gain=0.0), canceller=canceller)
+    assert canceller.is_trusted
+
+
+def test_stamps_that_leap_are_learnt_anew() -> None:
+    canceller = EchoCanceller()
+    cleaned(babble(4, seed=1), canceller=canceller)
+    assert canceller.is_trusted
+    canceller.cancel(bytes(PACKET * 2), 1 + 20 * PACKET_MS)
+    assert canceller.is_aligned
+    assert not canceller.is_trusted
 
 
 def test_a_voice_beside_the_echo_stays() -> None:
@@ -114,7 +140,7 @@ def test_a_voice_beside_the_echo_stays() -> None:
     voice[3 * RATE : 5 * RATE] = babble(2, seed=2, level=2000)
     _, left = cleaned(babble(6, seed=1), voice=voice)
     assert loudness_db(left[3 * RATE : 5 * RATE]) > loudness_db(voice[3 * RATE : 5 * RATE]) - 8
-    assert loudness_db(left[RATE : 3 * RATE]) < 45
+    assert loudness_db(left[2 * RATE : 3 * RATE]) < 45
 
 
 def test_a_voice_after_the_reply_is_untouched_once_the_room_is_silent() -> None:
@@ -136,6 +162,7 @@ def test_a_second_reply_is_found_by_its_stamps() -> None:
         canceller.cancel(bytes(PACKET * 2), 0)
     recorded, left = cleaned(babble(3, seed=5), canceller=canceller, first_timestamp=9_000)
     assert canceller.is_aligned
+    assert not np.array_equal(recorded[:RATE], left[:RATE])
     assert loudness_db(recorded[RATE:]) - loudness_db(left[RATE:]) > 20
 
 
@@ -151,10 +178,7 @@ def test_without_stamps_of_ours_nothing_is_trusted_and_nothing_changed(stamps: s
     canceller = EchoCanceller()
     recorded, left = cleaned(babble(2, seed=1), stamps=stamps, canceller=canceller)
     assert not canceller.is_aligned
-    if stamps == "never":
-        assert np.array_equal(recorded, left)
-    else:
-        assert loudness_db(left) > loudness_db(recorded) - 6
+    assert np.array_equal(recorded, left)
 
 
 def test_a_corrupt_packet_does_no_harm() -> None:

@@ -11,11 +11,16 @@ from __future__ import annotations
 
 from collections import deque
 from importlib.util import find_spec
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
 from xiaozhi_trio.audio.opus import OpusDecoder, OpusError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Samples: TypeAlias = "npt.NDArray[np.int16]"
 
 _RATE: Final = 16_000
 _SAMPLE_BYTES: Final = 2
@@ -37,6 +42,11 @@ _UNSTAMPED_MS: Final = 400
 """Audio without a stamp for as long as this was recorded while nothing was played."""
 _TAIL_MS: Final = 1_000
 """How long a room may still answer."""
+_LEARNT_DB: Final = 20.0
+"""An echo weakened by so much over `_LEARNING_MS` is understood."""
+_INAUDIBLE: Final = 60.0
+"""Mean amplitude (of 32,768) under which there is no echo to be understood."""
+_LEARNING_MS: Final = 1_000
 _PAUSE_MS: Final = 500
 """Packets sent at a longer distance are of two replies, with silence between them."""
 
@@ -44,6 +54,35 @@ _PAUSE_MS: Final = 500
 def can_cancel_echo() -> bool:
     """Whether the package that does the work is installed (extra `aec`)."""
     return find_spec("pywebrtc_audio") is not None
+
+
+class _Learning:
+    """Whether echoes go away. A voice over them does not take back what was once learnt."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self._heard_ms = 0.0
+        self._recorded = 0.0
+        self._left = 0.0
+
+    def note(self, recorded: Samples, played: Samples, left: Samples) -> None:
+        """Compare what was recorded while something played with what is left of it."""
+        if self.is_done or not played.any():
+            return
+        milliseconds = len(recorded) * 1000 / _RATE
+        keep = max(0.0, 1 - milliseconds / _LEARNING_MS)
+        self._heard_ms += milliseconds
+        self._recorded = keep * self._recorded + _energy(recorded)
+        self._left = keep * self._left + _energy(left)
+        window = _LEARNING_MS * _RATE / 1000
+        is_weak = self._left * 10 ** (_LEARNT_DB / 10) <= self._recorded
+        self.is_done = self._heard_ms >= _LEARNING_MS and (
+            is_weak or self._recorded <= window * _INAUDIBLE**2
+        )
+
+
+def _energy(samples: Samples) -> float:
+    return float(np.square(samples, dtype=np.float64).sum())
 
 
 class EchoCanceller:
@@ -66,11 +105,17 @@ class EchoCanceller:
         """Where in the speech the next recording is."""
         self._unstamped_ms = _UNSTAMPED_MS + _TAIL_MS
         """How long no recording had a stamp of ours."""
+        self._learning = _Learning()
 
     @property
     def is_aligned(self) -> bool:
         """Recordings of late tell what was playing, so that there is an echo to be found."""
         return self._unstamped_ms < _UNSTAMPED_MS
+
+    @property
+    def is_trusted(self) -> bool:
+        """What is left of a recording is what others said: the echo was seen to go away."""
+        return self.is_aligned and self._learning.is_done
 
     def is_needed(self, timestamp: int) -> bool:
         """Whether audio stamped so may hold an echo; it is as good as it is where not."""
@@ -83,8 +128,9 @@ class EchoCanceller:
     def cancel(self, pcm: bytes, timestamp: int) -> bytes:
         """What was recorded, without the echo; `timestamp` is its stamp, 0 for none.
 
-        PCM at 16 kHz, as long as it came. Takes half a millisecond for 60 ms, without
-        the GIL.
+        Until `is_trusted` it is as it came: half of an echo is harder to tell from what
+        somebody says than all of it. PCM at 16 kHz, as long as it came. Takes half a
+        millisecond for 60 ms, without the GIL.
         """
         if not pcm:
             return pcm
@@ -97,15 +143,19 @@ class EchoCanceller:
         self._place += len(pcm)
         near = np.frombuffer(pcm, "<i2")
         far = np.frombuffer(speech.ljust(len(pcm), b"\0"), "<i2")
-        clean: bytes = self._aec.process(near, far).astype("<i2").tobytes()
-        return clean
+        clean = self._aec.process(near, far).astype("<i2")
+        self._learning.note(near, far, clean)
+        return bytes(clean.tobytes()) if self.is_trusted else pcm
 
     def _find(self, timestamp: int, milliseconds: int) -> None:
         place = self._starts.get(timestamp)
         if place is None:
             self._unstamped_ms += milliseconds
             return
-        if not self.is_aligned or abs(place - self._place) > _TOLERANCE_MS * _BYTES_PER_MS:
+        is_off = abs(place - self._place) > _TOLERANCE_MS * _BYTES_PER_MS
+        if is_off and self.is_aligned:
+            self._learning = _Learning()
+        if is_off or not self.is_aligned:
             self._place = place
         self._unstamped_ms = 0
 

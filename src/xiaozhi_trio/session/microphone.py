@@ -13,7 +13,14 @@ from xiaozhi_trio.audio.opus import OpusDecoder, OpusError
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.protocols import LISTENING_RATE
 from xiaozhi_trio.session.encoding import EncodingRunner
-from xiaozhi_trio.session.listening import BYTES_PER_MS, Heard, Listening, Utterance
+from xiaozhi_trio.session.listening import (
+    BYTES_PER_MS,
+    Forgotten,
+    Heard,
+    Listening,
+    Resumed,
+    Utterance,
+)
 
 if TYPE_CHECKING:
     from xiaozhi_trio.config.settings import ListeningSettings
@@ -70,7 +77,7 @@ class Microphone:
     @property
     def is_free_of_echo(self) -> bool:
         """Our own speech is being taken out of what it hears."""
-        return self._echo is not None and self._echo.canceller.is_aligned
+        return self._echo is not None and self._echo.canceller.is_trusted
 
     @property
     def gap_deadline(self) -> float:
@@ -94,6 +101,10 @@ class Microphone:
     def discard(self) -> None:
         """See `Listening.discard`."""
         self._listening.discard()
+
+    def forget_pre_roll(self) -> None:
+        """See `Listening.forget_pre_roll`."""
+        self._listening.forget_pre_roll()
 
     def put_back(self, utterance: Utterance) -> None:
         """See `Listening.put_back`."""
@@ -128,7 +139,12 @@ class Microphone:
             logger.bind(size=len(packet), problem=str(error)).debug("opus packet dropped")
             return []
         if self._echo is not None:
+            was_free = self.is_free_of_echo
             pcm = await self._echo.taken_out(pcm, timestamp)
+            if self.is_free_of_echo and not was_free and self._listening.hears_voice:
+                # That may have been our own speech.
+                self._listening.discard()
+                return [Resumed(), Forgotten()]
         if not self._listening.has_detector:
             detector = self._detector.ready_nowait()
             if detector is not None:
