@@ -39,7 +39,9 @@ def level_db(pcm: bytes) -> float:
     samples = np.frombuffer(pcm, "<i2", count=len(pcm) // 2).astype(np.float64)
     if not samples.size:
         return SILENCE_DB
-    power = float(np.var(samples)) / 32_768**2
+    # Less than half the time that `np.var` takes; every window of every microphone comes by here.
+    samples -= samples.sum() / samples.size
+    power = float(samples @ samples) / samples.size / 32_768**2
     return max(SILENCE_DB, 10 * math.log10(power)) if power > 0 else SILENCE_DB
 
 
