@@ -18,6 +18,10 @@ class Canceller:
         self.timestamps: set[int] = set()
         self.stamps: list[int] = []
 
+    @property
+    def is_learning(self) -> bool:
+        return not self.is_trusted
+
     def sent(self, packet: bytes, timestamp: int) -> None:
         self.timestamps.add(timestamp)
 

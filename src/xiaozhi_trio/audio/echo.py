@@ -113,6 +113,11 @@ class EchoCanceller:
         return self._unstamped_ms < _UNSTAMPED_MS
 
     @property
+    def is_learning(self) -> bool:
+        """There is speech of ours in the room, and it is not known yet what becomes of it."""
+        return self.is_aligned and not self._learning.is_done
+
+    @property
     def is_trusted(self) -> bool:
         """What is left of a recording is what others said: the echo was seen to go away."""
         return self.is_aligned and self._learning.is_done

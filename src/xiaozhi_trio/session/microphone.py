@@ -139,9 +139,9 @@ class Microphone:
             logger.bind(size=len(packet), problem=str(error)).debug("opus packet dropped")
             return []
         if self._echo is not None:
-            was_free = self.is_free_of_echo
+            was_learning = self._echo.canceller.is_learning
             pcm = await self._echo.taken_out(pcm, timestamp)
-            if self.is_free_of_echo and not was_free and self._listening.hears_voice:
+            if was_learning and self.is_free_of_echo and self._listening.hears_voice:
                 # That may have been our own speech.
                 self._listening.discard()
                 return [Resumed(), Forgotten()]
