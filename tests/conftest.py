@@ -29,6 +29,8 @@ from xiaozhi_trio.wire.handshake import Handshake
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
+    from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
+
 
 @attrs.define
 class Talk:
@@ -73,6 +75,7 @@ async def start_talk(
     vad: LoudnessDetector | None = None,
     load: bool = False,
     settings: Settings | None = None,
+    end_of_turn: EndOfTurn | None = None,
     handshake: dict[str, Any] | None = None,
     **device: Any,
 ) -> Talk:
@@ -92,6 +95,8 @@ async def start_talk(
         run_encoding=encode_inline,
         vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
     )
+    if end_of_turn is not None:
+        services = attrs.evolve(services, end_of_turn=end_of_turn)
     session = Session(
         Handshake(
             device_id="aa:bb:cc:dd:ee:01",

@@ -34,6 +34,7 @@ def check(options: CommonOptions) -> None:
         *_certificate_problems(settings, called),
         *_folder_problems(settings, called),
         *run(_engine_problems, settings, called),
+        *_end_of_turn_problems(settings, called),
     ]
     if problems:
         raise ConfigurationWrong(problems)
@@ -107,6 +108,21 @@ async def _engine_problems(settings: Settings, file: str) -> list[Problem]:
             for engine in engines:
                 await engine.aclose()
     return problems
+
+
+def _end_of_turn_problems(settings: Settings, file: str) -> Iterator[Problem]:
+    from xiaozhi_trio.config.errors import Problem
+    from xiaozhi_trio.session.end_of_turn.registry import StrategyUnavailable, build_end_of_turn
+
+    try:
+        build_end_of_turn(settings.listening)
+    except StrategyUnavailable as error:
+        yield Problem(
+            file=file,
+            key="[listening] end_of_turn",
+            message=str(error),
+            fix="choose another, or install the package that has it",
+        )
 
 
 def _unclaimed_tables(settings: Settings) -> Iterator[str]:

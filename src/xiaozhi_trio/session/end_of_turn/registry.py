@@ -44,8 +44,7 @@ def build_end_of_turn(settings: ListeningSettings) -> EndOfTurn:
     if name not in others.names:
         known = ", ".join(sorted({*_BUILT_IN, *others.names}))
         raise StrategyUnavailable(
-            f'[listening] end_of_turn: came "{name}", expected one of {known}; '
-            "install the package that has it or choose another"
+            f'[listening] end_of_turn: came "{name}", expected one of {known}'
         )
     try:
         strategy = others[name].load()(settings)
