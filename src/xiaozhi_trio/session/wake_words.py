@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from xiaozhi_trio.session.phrases import is_chinese
 
 if TYPE_CHECKING:
     from xiaozhi_trio.config.settings import ConversationSettings
+
+_LONGEST: Final = 200
+"""Characters; a peer's quarter of a megabyte is no wake word, and takes long to be compared."""
 
 
 def _bare(text: str) -> str:
@@ -29,6 +32,6 @@ class WakeWords:
 
     def greeting_for(self, text: str) -> str | None:
         """The greeting ("" for silence) where `text` is a wake word, None where it is not."""
-        if _bare(text) not in self._words:
+        if len(text) > _LONGEST or _bare(text) not in self._words:
             return None
         return self._settings.greeting_zh if is_chinese(text) else self._settings.greeting_en
