@@ -5,9 +5,12 @@ The same lives are lived over memory streams on a virtual clock and over sockets
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import itertools
 import random
+import socket
+import struct
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
@@ -15,7 +18,7 @@ from urllib.parse import urlsplit
 import attrs
 import orjson
 import trio
-from soak_engines import CRASHES, FRAME_MS, PLOTS, UNHEARD, VOICED_PACKETS, Plot, question
+from soak_engines import CRASHES, FRAME_MS, PLOTS, SAID_PACKETS, UNHEARD, Plot, question
 
 from xiaozhi_trio.bench.client_frames import (
     BINARY,
@@ -64,6 +67,39 @@ class Door(Protocol):
 
         Whatever becomes of it, it stays as it is until the door is closed.
         """
+
+
+class SocketWire:
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+
+    def reset(self) -> None:
+        # Lingering for no time at all is how to send RST.
+        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.stream.socket.close()
+
+
+class SocketDoor:
+    """Sockets to the server, each of which stays open until its device or the test is over."""
+
+    def __init__(self, address: SplitResult) -> None:
+        self.address = address
+        self._wires: list[SocketWire] = []
+
+    async def dial(self, device: int, *, narrow: bool = False) -> SocketWire:
+        with contextlib.ExitStack() as on_failure:
+            endpoint = on_failure.enter_context(trio.socket.socket())
+            if narrow:
+                endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            await endpoint.connect((self.address.hostname, self.address.port))
+            on_failure.pop_all()
+        wire = SocketWire(trio.SocketStream(endpoint))
+        self._wires.append(wire)
+        return wire
+
+    def close(self) -> None:
+        for wire in self._wires:
+            wire.stream.socket.close()
 
 
 class Way(enum.Enum):
@@ -176,7 +212,7 @@ class Device:
         """Say the question in real time; all of it, or its first packets."""
         await self.send(LISTEN_MANUAL if manual else LISTEN_AUTO)
         due = trio.current_time()
-        for packet in question(plot)[: VOICED_PACKETS if manual else packets]:
+        for packet in question(plot)[: SAID_PACKETS if manual else packets]:
             await self.send(packet)
             due += FRAME_MS / 1000
             await trio.sleep_until(due)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from xiaozhi_trio.engines.protocols import ChatMessage, ToolSpec
 
 FRAME_MS: Final = 60
-VOICED_PACKETS: Final = 8
+SAID_PACKETS: Final = 9
+"""Of a question, the first of them a breath: a voice without any is the noise of a room."""
 _SILENT_PACKETS: Final = 7
 _LOWEST_HERTZ: Final = 1000
 _STEP_HERTZ: Final = 80
@@ -103,7 +104,7 @@ def question(plot: Plot) -> tuple[bytes, ...]:
     """What a device sends that asks for it: WebSocket frames of voice, then of silence."""
     encoder = OpusEncoder(LISTENING_RATE, frame_ms=FRAME_MS, complexity=0)
     tone = Tone(hertz=pitch_of(plot), level=9000, ms_per_character=FRAME_MS)
-    pcm = tone.pcm("v" * VOICED_PACKETS, LISTENING_RATE)
+    pcm = bytes(encoder.frame_bytes) + tone.pcm("v" * (SAID_PACKETS - 1), LISTENING_RATE)
     pcm += bytes(_SILENT_PACKETS * encoder.frame_bytes)
     starts = range(0, len(pcm), encoder.frame_bytes)
     return tuple(

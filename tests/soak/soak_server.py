@@ -29,6 +29,7 @@ from xiaozhi_trio.config.settings import (
     ServerSettings,
     Settings,
     StateSettings,
+    TelemetrySettings,
 )
 from xiaozhi_trio.server import Server, StartError
 from xiaozhi_trio.telemetry.logging import configure_logging
@@ -54,6 +55,8 @@ def settings(state: str, websocket_port: int, http_port: int, *, authentication:
             synthesis_seconds=2,
         ),
         state=StateSettings(directory=state),
+        # What is remembered on purpose is soon full, so that the rest can be told from it.
+        telemetry=TelemetrySettings(turns_per_device=2, devices=10),
         logging=LoggingSettings(level="INFO", json=True),
     )
 

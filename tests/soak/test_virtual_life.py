@@ -21,12 +21,14 @@ from xiaozhi_trio.config.settings import (
     ListeningSettings,
     ServerSettings,
     Settings,
+    TelemetrySettings,
 )
 from xiaozhi_trio.gateway.authentication import Authenticator
 from xiaozhi_trio.gateway.gateway import Gateway
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.session.session import Session, SessionServices
 from xiaozhi_trio.telemetry.counters import Counters
+from xiaozhi_trio.telemetry.trace_keeper import TraceKeeper
 from xiaozhi_trio.testing import encode_inline
 from xiaozhi_trio.wire.endpoint import Endpoint
 
@@ -44,6 +46,8 @@ SETTINGS: Final = Settings(
     audio=AudioSettings(complexity=0),
     listening=ListeningSettings(end_silence_ms=300),
     conversation=ConversationSettings(max_reply_characters=300),
+    # What is remembered on purpose is soon full, so that the rest can be told from it.
+    telemetry=TelemetrySettings(turns_per_device=2, devices=10),
 )
 
 
@@ -115,6 +119,7 @@ class House:
             engines=self.troupe.engines,
             run_encoding=encode_inline,
             vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
+            traces=TraceKeeper(SETTINGS.telemetry),
         )
         self.gateway = Gateway(
             server=ServerSettings(),
