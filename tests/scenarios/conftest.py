@@ -74,10 +74,3 @@ async def join_in_memory(scenario: Scenario, engines: ScenarioEngines) -> AsyncI
 @pytest.fixture
 def join() -> Join:
     return join_in_memory
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Known where this folder is named on the command line."""
-    parser.addoption(
-        "--pending", action="store_true", help="Play the scenarios that are not expected to go well"
-    )

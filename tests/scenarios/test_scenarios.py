@@ -14,7 +14,6 @@ from xiaozhi_trio.testing.scenario_run import Played, play
 from xiaozhi_trio.testing.timeline_table import timeline_table
 
 SHIPPED = Path(str(resources.files("xiaozhi_trio.testing") / "scenarios"))
-PENDING = Path(__file__).parent / "pending"
 
 
 def _files(folder: Path) -> list[Any]:
@@ -31,17 +30,6 @@ def told(played: Played) -> str:
     return capture.get()
 
 
-@pytest.fixture
-def wants_pending(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--pending", default=False):
-        pytest.skip("the server does not do this yet; play it with --pending")
-
-
-@pytest.mark.parametrize("file", _files(PENDING))
-async def test_what_is_to_come(file: Path, autojump_clock, join, wants_pending) -> None:
-    await test_the_conversation_goes_as_it_should(file, autojump_clock, join)
-
-
 @pytest.mark.parametrize("file", _files(SHIPPED))
 async def test_the_conversation_goes_as_it_should(file: Path, autojump_clock, join) -> None:
     played = await play(read_scenario(file), join)
@@ -53,3 +41,4 @@ def test_there_are_enough_of_them_each_with_a_name_of_its_own() -> None:
     files = sorted(SHIPPED.glob("*.toml"))
     names = [read_scenario(file).name for file in files]
     assert len(set(names)) == len(names)
+    assert len(names) >= 60

@@ -267,6 +267,9 @@ class Conversation:
                 interrupts=self._turn is not None and self._turn.has_spoken,
                 saying=self._said_during(utterance),
             )
+        if verdict is Verdict.ECHO:
+            # It was taken at its word that it cancels its echo.
+            self._cancels_echo = False
         if verdict is not Verdict.SPEECH:
             logger.bind(verdict=verdict.value, voiced_ms=utterance.voiced_ms).info(
                 "heard, but not said to us"
@@ -492,6 +495,8 @@ class Conversation:
         else:
             return
         self._idle_clock.restart()
+        if isinstance(turn.occasion, WakeWord) and turn.has_spoken:
+            self._microphone.forget_pre_roll()
         if turn.parts and turn.outcome in ("finished", "failed"):
             self._on_parting()
         self._go_on("nothing said")

@@ -193,6 +193,10 @@ class Listening:
         self._voiced_ms = 0.0
         return [Forgotten()]
 
+    def forget_pre_roll(self) -> None:
+        """What was heard before was answered, such as a wake word."""
+        self._pre_roll.clear()
+
     def put_back(self, utterance: Utterance) -> None:
         """What is being said now goes on from `utterance`, which ended too early."""
         if self._utterance is None:

@@ -19,7 +19,7 @@ from xiaozhi_trio.config.settings import Settings, TelemetrySettings
 from xiaozhi_trio.engines.slots import EngineSet
 from xiaozhi_trio.session.conversation import Conversation
 from xiaozhi_trio.session.encoding import EncodingRunner
-from xiaozhi_trio.session.end_of_turn.silence import Silence
+from xiaozhi_trio.session.end_of_turn.registry import build_end_of_turn
 from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
 from xiaozhi_trio.session.history import History
 from xiaozhi_trio.session.idle_clock import IdleClock
@@ -81,7 +81,9 @@ class SessionServices:
     vision: Callable[[Handshake], tuple[str, str]]
     """Where a device posts photos, and the token it shows there."""
     end_of_turn: EndOfTurn = attrs.field(
-        default=attrs.Factory(lambda self: Silence(self.settings.listening), takes_self=True)
+        default=attrs.Factory(
+            lambda self: build_end_of_turn(self.settings.listening), takes_self=True
+        )
     )
     stock: StockSpeech = attrs.field(
         default=attrs.Factory(
