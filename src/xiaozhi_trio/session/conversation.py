@@ -428,7 +428,10 @@ class Conversation:
         logger.bind(reason=reason[:80]).info("abort")
         self._forget_speculation()
         # A wake word makes firmware throw away what it holds (`AudioService::ResetDecoder`).
-        if not self._interrupt(plays_on=reason != "wake_word_detected"):
+        spoke = self._interrupt(plays_on=reason != "wake_word_detected")
+        # A reply that is over for us may still wait for a slow network.
+        self._tools.outbox.withdraw(self._turns)
+        if not spoke:
             self._tools.outbox.post(TtsStop())
         if self._mode is ListenMode.REALTIME:
             self._microphone.discard()
