@@ -75,6 +75,11 @@ class FallbackChain(Generic[EngineT]):
         return next((link.slot.is_busy for link in self._links if link.engine is not None), False)
 
     @property
+    def first(self) -> EngineT | None:
+        """The engine that would be asked now."""
+        return next((link.engine for link in self._links if link.engine is not None), None)
+
+    @property
     def circuits(self) -> Sequence[CircuitStatus]:
         """The state of each engine's circuit breaker."""
         return [link.circuit for link in self._links]
@@ -169,6 +174,11 @@ class _Fallback(Generic[EngineT]):
 
 class FallbackRecognizer(_Fallback[SpeechRecognizer]):
     """A `SpeechRecognizer` over a chain; `Transcript.engine` names the one that answered."""
+
+    @property
+    def first(self) -> SpeechRecognizer | None:
+        """The engine that would be asked now, if any."""
+        return self._chain.first
 
     async def transcribe(self, pcm: bytes) -> Transcript:
         """Recognise one utterance. Raises `EngineError`."""

@@ -108,6 +108,35 @@ class SpeechRecognizer(Engine, Protocol):
         """Recognise one utterance, PCM at `LISTENING_RATE`."""
 
 
+@runtime_checkable
+class RecognitionStream(Protocol):
+    """One utterance on its way to a recogniser. Used by one task."""
+
+    @property
+    def says_ended(self) -> bool:
+        """The engine takes the end of what it was given for the end of what is said.
+
+        Always false for an engine that does not judge it.
+        """
+
+    async def accept(self, pcm: bytes) -> None:
+        """Take the next audio, PCM of any length at `LISTENING_RATE`."""
+
+    async def transcript(self) -> Transcript:
+        """What was said so far; more audio may follow."""
+
+
+@runtime_checkable
+class StreamingRecognizer(SpeechRecognizer, Protocol):
+    """A recogniser that can also take audio while somebody speaks.
+
+    An option: `transcribe` is what it is asked where a stream is lost.
+    """
+
+    def open_stream(self) -> AbstractAsyncContextManager[RecognitionStream]:
+        """A stream for one utterance; leaving the block lets go of it, at any time."""
+
+
 @attrs.frozen
 class ToolSpec:
     """A function that the language model may ask for."""

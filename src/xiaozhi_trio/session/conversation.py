@@ -26,8 +26,8 @@ from xiaozhi_trio.session.listening import (
     TentativelyEnded,
     Utterance,
 )
+from xiaozhi_trio.session.live_transcript import Transcriber
 from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED, farewell
-from xiaozhi_trio.session.recognition import Recognition
 from xiaozhi_trio.session.turn import Occasion, Parting, Spoken, Turn, TurnTools, Typed, WakeWord
 from xiaozhi_trio.session.wake_words import WakeWords
 from xiaozhi_trio.telemetry.turn_trace import Moment
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from xiaozhi_trio.session.idle_clock import IdleClock
     from xiaozhi_trio.session.listening import Heard
     from xiaozhi_trio.session.microphone import Microphone
+    from xiaozhi_trio.session.recognition import Recognition
     from xiaozhi_trio.telemetry.turn_trace import TurnTrace
 
 
@@ -83,6 +84,13 @@ class Conversation:
         self._last_spoken: Turn | None = None
         self._draft: Turn | None = None
         self._recognition: Recognition | None = None
+        self._transcriber = Transcriber(
+            tools.engines.asr,
+            nursery,
+            seconds=tools.settings.conversation.recognition_seconds,
+            on_ended=self._recognizer_heard_end,
+        )
+        self._paused: Utterance | None = None
         self._weighing = trio.CancelScope()
         self._speculations = 0
         self._trace: TurnTrace | None = None
@@ -114,6 +122,7 @@ class Conversation:
             self._voice_heard()
         for event in noticed:
             self._notice(event)
+        self._transcriber.follow(self._microphone)
 
     def _is_deaf(self) -> bool:
         """Whether what the microphone sends means nothing, for it should be closed.
@@ -196,13 +205,7 @@ class Conversation:
         )
 
     def _recognise(self, utterance: Utterance) -> Recognition:
-        recognition = Recognition(
-            self._tools.engines.asr,
-            utterance.pcm,
-            seconds=self._tools.settings.conversation.recognition_seconds,
-        )
-        self._nursery.start_soon(recognition.run)
-        return recognition
+        return self._transcriber.recognise(utterance)
 
     def _tentatively_ended(self, so_far: Utterance) -> None:
         if self._trace is not None:
@@ -211,8 +214,18 @@ class Conversation:
             self._speculations += 1
             self._draft = self._prepare(so_far, speculative=True)
         if self._mode is not ListenMode.MANUAL:
-            self._weighing = trio.CancelScope()
-            self._nursery.start_soon(self._weigh, so_far, self._recognition, self._weighing)
+            self._paused = so_far
+            self._begin_to_weigh(so_far)
+
+    def _begin_to_weigh(self, so_far: Utterance) -> None:
+        self._weighing = trio.CancelScope()
+        self._nursery.start_soon(self._weigh, so_far, self._recognition, self._weighing)
+
+    def _recognizer_heard_end(self) -> None:
+        """Its word may come later than the pause that was weighed without it."""
+        if self._paused is not None:
+            self._weighing.cancel()
+            self._begin_to_weigh(self._paused)
 
     async def _weigh(
         self, so_far: Utterance, recognition: Recognition | None, scope: trio.CancelScope
@@ -221,7 +234,12 @@ class Conversation:
         with scope:
             try:
                 text = (await recognition.transcript()).text if recognition else ""
-                pause = Pause(pcm=so_far.pcm, voiced_ms=so_far.voiced_ms, transcript=text)
+                pause = Pause(
+                    pcm=so_far.pcm,
+                    voiced_ms=so_far.voiced_ms,
+                    transcript=text,
+                    says_ended=self._transcriber.says_ended(so_far),
+                )
                 silence_ms = await self._end_of_turn.silence_ms(pause)
             except EngineError as error:
                 logger.bind(engine=error.engine, reason=str(error)).warning("end of turn undecided")
@@ -298,11 +316,15 @@ class Conversation:
 
     def _forget_speculation(self) -> None:
         """What was taken for the end of a turn was none."""
-        self._weighing.cancel()
+        self._stop_weighing()
         self._forget_recognition()
         if self._draft is not None and not self._draft.is_committed:
             self._draft.discard()
             self._draft = None
+
+    def _stop_weighing(self) -> None:
+        self._weighing.cancel()
+        self._paused = None
 
     def _forget_recognition(self) -> None:
         if self._recognition is not None:
@@ -319,7 +341,7 @@ class Conversation:
             self._forget_speculation()
             return
         log.debug("utterance ended")
-        self._weighing.cancel()
+        self._stop_weighing()
         if self._draft is not None and self._draft.is_committed:
             utterance = self._joined(self._draft, utterance)
         draft = self._draft or self._prepare(utterance, speculative=False)
@@ -334,6 +356,7 @@ class Conversation:
             self._over(draft)
         elif draft.is_accepted:
             self._promote(draft)
+        self._transcriber.follow(self._microphone)
 
     def _joined(self, draft: Turn, utterance: Utterance) -> Utterance:
         """The utterance, with the one before it that was not recognised yet."""
@@ -378,6 +401,7 @@ class Conversation:
             self._tools.outbox.post(Alert(SERVICE_FAILED.both, ENGINE_FAILED.both))
         self._mode = mode
         self._microphone.open(mode)
+        self._transcriber.follow(self._microphone)
         self._go_on("listen start")
 
     def listen_stop(self) -> None:
@@ -389,6 +413,7 @@ class Conversation:
             self._ended(utterance)
             return
         self._forget_speculation()
+        self._transcriber.follow(self._microphone)
         self._go_on("listen stop")
         if self._turn is None:
             self._tools.outbox.post(TtsStop())
@@ -437,6 +462,7 @@ class Conversation:
             self._microphone.discard()
         else:
             self._microphone.close()
+        self._transcriber.follow(self._microphone)
 
     def _interrupt(self, *, plays_on: bool = True) -> bool:
         """End the turn in progress, if any; tells whether that said `tts stop`."""
@@ -459,6 +485,7 @@ class Conversation:
         if self._mode is not ListenMode.MANUAL:
             # Voice from before a turn is no reason to interrupt it.
             self._microphone.discard()
+        self._transcriber.follow(self._microphone)
         self._idle_clock.hold()
         trace = self._new_trace(type(occasion).__name__.lower())
         self._turn = self._start(occasion, trace, speculative=False, accepts=lambda _: True)

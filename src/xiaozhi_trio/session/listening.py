@@ -37,6 +37,8 @@ class Utterance:
     """How much of it is voice."""
     cut: bool = False
     """It was ended by something else than silence."""
+    number: int = 0
+    """Tells apart what one microphone heard; 0 where it was put together of several."""
 
 
 @attrs.frozen
@@ -117,6 +119,7 @@ class Listening:
         self._was_opened = False
         self._pre_roll = _PreRoll()
         self._utterance: bytearray | None = None
+        self._number = 0
         self._in_voice = False
         self._voiced_ms = 0.0
         self._silent_ms = 0.0
@@ -128,6 +131,15 @@ class Listening:
     def has_detector(self) -> bool:
         """Whether voice can be told from noise yet."""
         return self._detector is not None
+
+    @property
+    def utterance_number(self) -> int:
+        """Number of the utterance in progress; 0 without one. What is put back makes it another."""
+        return 0 if self._utterance is None else self._number
+
+    def utterance_since(self, start: int) -> bytes:
+        """The utterance in progress from byte `start` on."""
+        return bytes(self._utterance[start:]) if self._utterance is not None else b""
 
     @property
     def hears_voice(self) -> bool:
@@ -162,7 +174,7 @@ class Listening:
         self._mode = mode
         self.discard()
         if mode is ListenMode.MANUAL:
-            self._utterance = bytearray()
+            self._begin(b"")
 
     def close(self) -> Utterance | None:
         """Stop listening; gives what was being said, if anything."""
@@ -197,11 +209,14 @@ class Listening:
         """What was heard before was answered, such as a wake word."""
         self._pre_roll.clear()
 
+    def _begin(self, pcm: bytes) -> None:
+        self._utterance = bytearray(pcm)
+        self._number += 1
+
     def put_back(self, utterance: Utterance) -> None:
         """What is being said now goes on from `utterance`, which ended too early."""
-        if self._utterance is None:
-            self._utterance = bytearray(self._pre_roll.take())
-        self._utterance[:0] = utterance.pcm
+        now = self._pre_roll.take() if self._utterance is None else self._utterance
+        self._begin(utterance.pcm + now)
         self._voiced_ms += utterance.voiced_ms
 
     def be_patient(self, silence_ms: float) -> None:
@@ -269,7 +284,7 @@ class Listening:
         if self._utterance is None:
             if self._voiced_ms < settings.min_voice_ms:
                 return []
-            self._utterance = bytearray(self._pre_roll.take())
+            self._begin(self._pre_roll.take())
             return [Began()]
         if self._pauses_noticed:
             self._resumed_ms += window_ms
@@ -308,7 +323,7 @@ class Listening:
         pcm = bytes(self._utterance or b"")[: self._max_bytes]
         # Without a detector nobody can tell; the recogniser will.
         voiced_ms = self.voiced_ms if self._detector else len(pcm) // BYTES_PER_MS
-        return Utterance(pcm, voiced_ms, cut)
+        return Utterance(pcm, voiced_ms, cut, self._number)
 
     def _finish(self, *, cut: bool) -> Utterance:
         utterance = self._so_far(cut=cut)

@@ -75,6 +75,15 @@ class Microphone:
         return self._listening.voiced_ms
 
     @property
+    def utterance_number(self) -> int:
+        """See `Listening.utterance_number`."""
+        return self._listening.utterance_number
+
+    def utterance_since(self, start: int) -> bytes:
+        """See `Listening.utterance_since`."""
+        return self._listening.utterance_since(start)
+
+    @property
     def is_free_of_echo(self) -> bool:
         """Our own speech is being taken out of what it hears."""
         return self._echo is not None and self._echo.canceller.is_trusted

@@ -17,16 +17,29 @@ from xiaozhi_trio.session.stage import stage_deadline
 if TYPE_CHECKING:
     from xiaozhi_trio.engines.protocols import SpeechRecognizer, Transcript
     from xiaozhi_trio.engines.slots import EngineSlot
+    from xiaozhi_trio.session.live_transcript import Question
 
 
 class Recognition:
     """One transcript, being made or made. Run it once, ask it as often as needed."""
 
-    def __init__(self, slot: EngineSlot[SpeechRecognizer], pcm: bytes, *, seconds: float) -> None:
-        """`seconds` is the longest wait for the engine."""
+    def __init__(
+        self,
+        slot: EngineSlot[SpeechRecognizer],
+        pcm: bytes,
+        *,
+        seconds: float,
+        question: Question | None = None,
+    ) -> None:
+        """`seconds` is the longest wait for the engine.
+
+        `question` is put to one that was fed all along; where it has no answer, or none
+        within half the time, the audio is recognised in one piece.
+        """
         self._slot = slot
         self._pcm = pcm
         self._seconds = seconds
+        self._question = question
         self._scope = trio.CancelScope()
         self._settled = trio.Event()
         self._outcome: Transcript | EngineError
@@ -36,14 +49,26 @@ class Recognition:
         with self._scope:
             try:
                 with stage_deadline("asr", self._seconds):
-                    recognizer = await self._slot.ready()
-                    self._outcome = await recognizer.transcribe(self._pcm)
+                    self._outcome = await self._recognised()
             except EngineError as error:
                 self._outcome = error
             self._settled.set()
 
+    async def _recognised(self) -> Transcript:
+        if self._question is not None:
+            with trio.move_on_after(self._seconds / 2) as waiting:
+                transcript = await self._question.answer()
+                if transcript is not None:
+                    return transcript
+            if waiting.cancelled_caught:
+                self._question.give_up()
+        recognizer = await self._slot.ready()
+        return await recognizer.transcribe(self._pcm)
+
     def cancel(self) -> None:
         """Nobody wants the transcript any more."""
+        if self._question is not None:
+            self._question.withdraw()
         self._scope.cancel()
 
     async def transcript(self) -> Transcript:

@@ -10,6 +10,7 @@ from xiaozhi_trio.testing.engines import (
     LoudnessDetector,
     ScriptedLanguageModel,
     ScriptedRecognizer,
+    ScriptedStreamingRecognizer,
     ScriptedSynthesizer,
     Tone,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "MemoryLink",
     "ScriptedLanguageModel",
     "ScriptedRecognizer",
+    "ScriptedStreamingRecognizer",
     "ScriptedSynthesizer",
     "SimulatedDevice",
     "Tone",

@@ -124,6 +124,84 @@ class ScriptedRecognizer(_Loads):
         return [len(pcm) * 1000 // (LISTENING_RATE * 2) for pcm in self.utterances]
 
 
+class ScriptedStreamingRecognizer(ScriptedRecognizer):
+    """The same for utterances that it is given while they are spoken, one text a stream."""
+
+    def __init__(
+        self,
+        *texts: str | Exception,
+        pace: float = 0.0,
+        ended_ms: float = float("inf"),
+        fails: Callable[[float], Exception | None] = lambda _: None,
+        seconds: float = 0.0,
+    ) -> None:
+        """`pace` is the time it takes for audio, in seconds a second.
+
+        It takes an utterance for ended from `ended_ms` of audio on. `fails` gives the error
+        to raise at so many ms of audio, or None. `seconds` is for one given as a whole.
+        """
+        super().__init__(*texts, seconds=seconds)
+        self.pace = pace
+        self.ended_ms = ended_ms
+        self.fails = fails
+        self.streams: list[ScriptedStream] = []
+        """All that were ever opened."""
+        self.streaming = 0
+        """Streams in use."""
+
+    @asynccontextmanager
+    async def open_stream(self) -> AsyncIterator[ScriptedStream]:
+        """A stream that will hear the next text of the script."""
+        await trio.lowlevel.checkpoint()
+        stream = ScriptedStream(self)
+        self.streams.append(stream)
+        self.streaming += 1
+        try:
+            yield stream
+        finally:
+            self.streaming -= 1
+
+    def next_text(self) -> str:
+        """The text of another utterance."""
+        text = self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
+        if isinstance(text, Exception):
+            raise text
+        return text
+
+
+class ScriptedStream:
+    """One utterance at a `ScriptedStreamingRecognizer`."""
+
+    def __init__(self, recognizer: ScriptedStreamingRecognizer) -> None:
+        self._recognizer = recognizer
+        self._text: str | None = None
+        self.pcm = b""
+        """What it was given, and is done with."""
+
+    @property
+    def _milliseconds(self) -> float:
+        return len(self.pcm) * 1000 / (LISTENING_RATE * 2)
+
+    @property
+    def says_ended(self) -> bool:
+        """As scripted."""
+        return self._milliseconds >= self._recognizer.ended_ms
+
+    async def accept(self, pcm: bytes) -> None:
+        """Take the scripted time for the audio, or raise the scripted error."""
+        await trio.sleep(self._recognizer.pace * len(pcm) / (LISTENING_RATE * 2))
+        self.pcm += pcm
+        if error := self._recognizer.fails(self._milliseconds):
+            raise error
+
+    async def transcript(self) -> Transcript:
+        """The scripted text, the same each time."""
+        await trio.lowlevel.checkpoint()
+        if self._text is None:
+            self._text = self._recognizer.next_text()
+        return Transcript(self._text)
+
+
 class ScriptedLanguageModel(_Loads):
     """Streams its script's next reply in pieces, the last one for ever.
 
