@@ -122,15 +122,14 @@ async def test_a_device_that_goes_silent_after_it_went_on_is_answered(autojump_c
     assert asked(t).startswith(ONE)
 
 
-async def test_who_goes_on_and_gives_up_is_idle_some_time(autojump_clock, talk) -> None:
+@pytest.mark.parametrize("voice", [0.1, 0.12, 0.14, 0.16])
+async def test_who_goes_on_and_gives_up_is_idle_some_time(autojump_clock, talk, voice) -> None:
     t = await meet(talk, "auto", asr_seconds=1.0)
     await stream(t, speech(ONE) + silence(0.6))
-    await t.device.speak(0.14)
-    await t.device.silence(0.02)
+    await t.device.speak(voice)
     await t.device.listen("auto")
-    began = trio.current_time()
-    ended = await t.device.wait_for_hang_up()
-    assert ended - began < 110
+    with trio.fail_after(120):
+        await t.device.wait_for_hang_up()
 
 
 WHOLE = "现在几点"

@@ -197,6 +197,18 @@ async def test_a_new_press_of_the_button_counts_anew(autojump_clock, talk) -> No
     assert len(t.llm.dialogues) == 4
 
 
+async def test_what_was_never_answered_does_not_count(autojump_clock, talk) -> None:
+    t = await meet(talk, "realtime")
+    for _ in range(3):
+        await t.device.speak(0.5)
+        await quiet(t, 0.4)
+    await t.device.abort()
+    await quiet(t, 1.0)
+    await t.device.speak(0.5)
+    await quiet(t, 0.4)
+    assert len(t.llm.dialogues) == 4
+
+
 async def test_one_speculation_at_a_time(autojump_clock, talk) -> None:
     t = await meet(talk, llm=ScriptedLanguageModel(["It is noon."], first_seconds=5))
     for _ in range(4):
