@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
 
@@ -12,7 +13,8 @@ from xiaozhi_trio.engines.fallback_link import FallbackPolicy
 from xiaozhi_trio.engines.protocols import StreamingRecognizer, Transcript
 from xiaozhi_trio.engines.slots import EngineSlot
 from xiaozhi_trio.engines.streaming import streaming_recognizer
-from xiaozhi_trio.session.live_transcript import LiveTranscript
+from xiaozhi_trio.session.listening import Utterance
+from xiaozhi_trio.session.live_transcript import LiveTranscript, Transcriber
 from xiaozhi_trio.session.recognition import Recognition
 from xiaozhi_trio.testing import ScriptedRecognizer, ScriptedStreamingRecognizer
 
@@ -193,6 +195,35 @@ async def test_an_answer_that_is_none_is_no_answer(autojump_clock, nursery) -> N
     nursery.start_soon(live.run)
     assert await question.answer() is None
     assert await live.ask().answer() is None
+
+
+@attrs.frozen
+class Heard:
+    """A microphone that heard so much of one utterance."""
+
+    utterance_number: int
+    pcm: bytes
+
+    def utterance_since(self, start: int) -> bytes:
+        return self.pcm[start:]
+
+
+async def test_the_last_packet_is_in_the_transcript(autojump_clock, nursery) -> None:
+    asr = ScriptedStreamingRecognizer("hello")
+    transcriber = Transcriber(EngineSlot.of_ready(asr), nursery, seconds=5.0, on_ended=lambda: None)
+    transcriber.follow(Heard(1, SECOND))
+    utterance = Utterance(SECOND + SECOND, 2000, number=1)
+    assert (await transcriber.recognise(utterance).transcript()).text == "hello"
+    assert asr.streams[0].pcm == utterance.pcm
+    assert not asr.utterances
+
+
+async def test_what_was_put_together_is_recognised_as_a_whole(autojump_clock, nursery) -> None:
+    asr = ScriptedStreamingRecognizer("hello")
+    transcriber = Transcriber(EngineSlot.of_ready(asr), nursery, seconds=5.0, on_ended=lambda: None)
+    transcriber.follow(Heard(1, SECOND))
+    await transcriber.recognise(Utterance(SECOND + SECOND, 2000)).transcript()
+    assert asr.utterances == [SECOND + SECOND]
 
 
 async def test_what_nobody_asks_any_more_is_not_answered(autojump_clock, nursery) -> None:
