@@ -87,7 +87,7 @@ async def test_silence_comes_with_the_packet_that_decides(autojump_clock, talk) 
 
 
 async def test_a_peer_that_reads_slowly_gets_nothing_after_the_stop(autojump_clock, talk) -> None:
-    t = await poem(talk, packets=14)
+    t = await poem(talk, packets=4)
     next_payload = t.session.outbox.next_payload
 
     async def slow():
@@ -95,6 +95,7 @@ async def test_a_peer_that_reads_slowly_gets_nothing_after_the_stop(autojump_clo
         return await next_payload()
 
     t.session.outbox.next_payload = slow
+    await trio.sleep(0.7)
     await t.device.speak(0.12)
     heard = len(t.device.of_kind("audio"))
     await t.device.speak(0.06)

@@ -124,8 +124,8 @@ async def test_a_device_that_goes_silent_after_it_went_on_is_answered(autojump_c
 
 @pytest.mark.parametrize("voice", [0.1, 0.12, 0.14, 0.16])
 async def test_who_goes_on_and_gives_up_is_idle_some_time(autojump_clock, talk, voice) -> None:
-    t = await meet(talk, "auto", asr_seconds=1.0)
-    await stream(t, speech(ONE) + silence(0.6))
+    t = await meet(talk, "auto", asr_seconds=2.0)
+    await stream(t, speech(ONE) + silence(0.7))
     await t.device.speak(voice)
     await t.device.listen("auto")
     with trio.fail_after(120):
