@@ -34,7 +34,7 @@ _AHEAD_MS: Final = 120
 
 Up to three stamps wait in the device to be used, so that a recording may already hold
 the echo of the two packets after the one it is stamped with. The canceller finds an
-echo that comes after its cause, by some 500 ms at most, and never one before it.
+echo that comes up to some 400 ms after its cause, not one that comes long before it.
 """
 _TOLERANCE_MS: Final = 150
 """Stamps come by whole packets and waver by two; less than this is no change of the delay."""
@@ -44,6 +44,8 @@ _TAIL_MS: Final = 1_000
 """How long a room may still answer."""
 _LEARNT_DB: Final = 20.0
 """An echo weakened by so much over `_LEARNING_MS` is understood."""
+_LOST_DB: Final = 6.0
+"""And one that is weakened by less is so no more, or a voice is louder by far."""
 _INAUDIBLE: Final = 60.0
 """Mean amplitude (of 32,768) under which there is no echo to be understood."""
 _LEARNING_MS: Final = 1_000
@@ -57,7 +59,7 @@ def can_cancel_echo() -> bool:
 
 
 class _Learning:
-    """Whether echoes go away. A voice over them does not take back what was once learnt."""
+    """Whether echoes go away."""
 
     def __init__(self) -> None:
         self.is_done = False
@@ -67,18 +69,17 @@ class _Learning:
 
     def note(self, recorded: Samples, played: Samples, left: Samples) -> None:
         """Compare what was recorded while something played with what is left of it."""
-        if self.is_done or not played.any():
+        if not played.any():
             return
         milliseconds = len(recorded) * 1000 / _RATE
         keep = max(0.0, 1 - milliseconds / _LEARNING_MS)
         self._heard_ms += milliseconds
         self._recorded = keep * self._recorded + _energy(recorded)
         self._left = keep * self._left + _energy(left)
-        window = _LEARNING_MS * _RATE / 1000
-        is_weak = self._left * 10 ** (_LEARNT_DB / 10) <= self._recorded
-        self.is_done = self._heard_ms >= _LEARNING_MS and (
-            is_weak or self._recorded <= window * _INAUDIBLE**2
-        )
+        if self._heard_ms >= _LEARNING_MS:
+            wanted_db = _LOST_DB if self.is_done else _LEARNT_DB
+            is_weak = self._left * 10 ** (wanted_db / 10) <= self._recorded
+            self.is_done = is_weak or self._recorded <= _INAUDIBLE**2 * _LEARNING_MS * _RATE / 1000
 
 
 def _energy(samples: Samples) -> float:
@@ -141,13 +142,10 @@ class EchoCanceller:
             return pcm
         self._decode()
         self._find(timestamp, len(pcm) // _BYTES_PER_MS)
-        begin = self._place + _AHEAD_MS * _BYTES_PER_MS - self._dropped
-        speech = bytes(self._speech[max(begin, 0) : max(begin + len(pcm), 0)])
-        if not self.is_aligned:
-            speech = b""
+        ahead = self._place + _AHEAD_MS * _BYTES_PER_MS
         self._place += len(pcm)
         near = np.frombuffer(pcm, "<i2")
-        far = np.frombuffer(speech.ljust(len(pcm), b"\0"), "<i2")
+        far = self._played(ahead, len(pcm)) if self.is_aligned else np.zeros_like(near)
         clean = self._aec.process(near, far).astype("<i2")
         self._learning.note(near, far, clean)
         return bytes(clean.tobytes()) if self.is_trusted else pcm
@@ -162,7 +160,14 @@ class EchoCanceller:
             self._learning = _Learning()
         if is_off or not self.is_aligned:
             self._place = place
+            # Its echo is coming, and what is fed from now on begins later.
+            begun = self._played(place, _AHEAD_MS * _BYTES_PER_MS)
+            self._aec.process(np.zeros_like(begun), begun)
         self._unstamped_ms = 0
+
+    def _played(self, place: int, size: int) -> Samples:
+        begin = max(place - self._dropped, 0)
+        return np.frombuffer(bytes(self._speech[begin : begin + size]).ljust(size, b"\0"), "<i2")
 
     def _decode(self) -> None:
         while self._undecoded:
