@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +11,9 @@ from loguru import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# What the device machine is made of; in this import mode test modules have no package.
+sys.path.insert(0, str(Path(__file__).parent / "machine"))
 
 
 @pytest.fixture
