@@ -281,7 +281,7 @@ async def test_060_a_burst_is_judged_by_its_own_time(autojump_clock, talk) -> No
     stt = await t.device.wait_for("stt")
     assert stt.at - began < 0.1
     assert len(t.device.of_kind("stt")) == 1
-    assert t.asr.heard_ms[-1] >= 2590
+    assert max(t.asr.heard_ms) >= 2590
 
 
 async def test_060_a_slow_network_does_not_end_a_turn(autojump_clock, talk) -> None:

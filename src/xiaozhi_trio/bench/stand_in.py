@@ -12,6 +12,7 @@ import io
 import socket
 import wave
 from collections.abc import Mapping
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -33,10 +34,11 @@ from xiaozhi_trio.http.body import read_body
 from xiaozhi_trio.http.errors import RequestRefused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from hypercorn.typing import ASGIFramework
     from starlette.requests import Request
+    from starlette.types import Send
 
 PCM_RATE: Final = 24_000
 """Hz of the speech, which is what OpenAI gives for the format pcm."""
@@ -50,6 +52,14 @@ _KEEP_ALIVE_SECONDS: Final = 60.0
 _GRACE_SECONDS: Final = 0.1
 _PCM: Final = "pcm"
 _WAV: Final = "wav"
+
+
+class _Stream(StreamingResponse):
+    """Closes what it streams also where the client leaves before its end."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(cast("AsyncGenerator[bytes, None]", self.body_iterator)):
+            await super().stream_response(send)
 
 
 @attrs.frozen
@@ -68,7 +78,7 @@ class StandIn:
         """`POST /v1/chat/completions`: the reply, streamed if so asked."""
         asked = await _json_of(request)
         if asked.get("stream"):
-            return StreamingResponse(self._events(), media_type="text/event-stream")
+            return _Stream(self._events(), media_type="text/event-stream")
         await trio.sleep(self.script.first_token_ms / 1000)
         message = {"role": "assistant", "content": "".join(self.script.reply())}
         return JSONResponse(
@@ -92,7 +102,7 @@ class StandIn:
                 400, "format_unknown", "response_format is none of pcm and wav; ask for one of them"
             )
         pcm = voice(self.script.sentence_ms, PCM_RATE)
-        return StreamingResponse(
+        return _Stream(
             self._pieces(pcm if asked == _PCM else _wav_file(pcm)), media_type=f"audio/{asked}"
         )
 

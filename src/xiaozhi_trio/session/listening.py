@@ -273,7 +273,8 @@ class Listening:
         threshold = settings.silence_threshold if self._in_voice else settings.voice_threshold
         if settings.adaptive_threshold:
             self._noise.add(level, window_ms)
-            if not self._in_voice:
+            # Who holds a button down speaks; a room without pauses cannot be told from them.
+            if not self._in_voice and self._mode is not ListenMode.MANUAL:
                 threshold = self._noise.threshold(threshold, level)
         self._in_voice = probability >= threshold
         if not self._in_voice:
