@@ -270,7 +270,7 @@ async def test_059_noise_without_words_is_not_answered(autojump_clock, talk, mod
 
 
 async def test_060_a_burst_is_judged_by_its_own_time(autojump_clock, talk) -> None:
-    t = await talk()
+    t = await talk(asr=ScriptedRecognizer("how do you do"))
     await t.device.hello()
     await t.device.listen("auto")
     began = trio.current_time()
