@@ -493,7 +493,8 @@ class DeviceMachine(RuleBasedStateMachine):
 
         self._do(ask)
         if heard and self.moods.vad.ending != "fails" and self.t.closing is None:
-            assert self.step.recognitions
+            # A reply that goes on after an interruption in the same breath may be louder.
+            assert self.step.recognitions or "tts start" in self.step.kinds
 
     @precondition(lambda self: self.talks)
     @rule(

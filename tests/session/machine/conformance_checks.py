@@ -113,7 +113,10 @@ class _AudioIsOfThisTurn(Check):
         self.in_work = 0.0
         """Length of what is being recognised; who goes on speaking meanwhile adds to it."""
 
-    def reopen(self) -> None:
+    def reopen(self, mode: str) -> None:
+        if mode == self.scene.mode == "realtime" and (self.scene.suspended or self.scene.speaking):
+            # Some clients answer every `tts stop` with it; whose voice caused that speaks on.
+            return
         self.earlier.append(self.credit)
         # Somebody who goes on speaking after the wake word is heard from the first syllable.
         self.credit = 0.0 if self.was_opened else self.scene.settings.listening.pre_roll_ms
@@ -134,8 +137,8 @@ class _AudioIsOfThisTurn(Check):
 class C057ListenStartDiscardsOldAudio(_AudioIsOfThisTurn):
     def see(self, entry: Entry) -> None:
         match entry:
-            case Sent(kind="listen"):
-                self.reopen()
+            case Sent(kind="listen", detail=mode):
+                self.reopen(mode)
             case Sent(kind="audio", ms=ms):
                 self.credit += ms
             case Recognition():
@@ -157,10 +160,10 @@ class C058StrayAudioIsIgnored(_AudioIsOfThisTurn):
 
     def see(self, entry: Entry) -> None:
         match entry:
-            case Sent(kind="listen"):
-                self.reopen()
+            case Sent(kind="listen", detail=mode):
+                self.reopen(mode)
                 self.open, self.closed = True, False
-                self.hushed = entry.detail == "manual"
+                self.hushed = mode == "manual"
             case Sent(kind="abort"):
                 self.reopens = False
                 if self.scene.mode != "realtime":
