@@ -163,7 +163,7 @@ class C058StrayAudioIsIgnored(_AudioIsOfThisTurn):
             case Sent(kind="listen", detail=mode):
                 self.reopen(mode)
                 self.open, self.closed = True, False
-                self.hushed = mode == "manual"
+                self.hushed = self.hushed or mode == "manual"
             case Sent(kind="abort"):
                 self.reopens = False
                 if self.scene.mode != "realtime":
