@@ -10,7 +10,8 @@ for each message, and all other checks must hold whichever they are. What cannot
 a transcript is not checked: that an ignored message is logged (63), that memory other than
 the outbox and the speech made ahead is bounded (74), and the 100 ms of 76, for here it is
 silent at once. While the network stalls, the device's clock says nothing about the
-server's: 68 is then held to the packets a device can keep, 69, 70 and 81 are not judged.
+server's: 68 is then held to the packets a device can keep, 69 and 70 are not judged, and 81
+not for the rest of the session.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ GAP_SECONDS: Final = 2.0
 """Without a packet, after which nobody waits for the rest of an utterance."""
 LONGEST_SILENCE: Final = 30.0
 """Seconds; all engines of a turn may run into their deadlines, one after the other."""
+LONGEST_SPEECHLESS: Final = 120.0
+"""Seconds; of forty sentences each may take two and give no sound."""
 OUTBOX_LIMIT: Final = 256 + 8
 SPOKEN_AHEAD_MS: Final = 12_000
 MS_PER_CHARACTER: Final = 60
@@ -396,7 +399,7 @@ class C067StartAndStopAreAPair(Check):
             self.unspoken = False
         self.due = self.lone = 0
         if self.scene.speaking:
-            assert step.now - self.heard_at <= LONGEST_SILENCE, "no tts stop"
+            assert step.now - self.heard_at <= LONGEST_SPEECHLESS, "no tts stop"
 
 
 class C068AudioIsPaced(Check):
@@ -620,6 +623,8 @@ class Speech:
     packets: list[int] = attrs.Factory(list)
     is_whole: bool = False
     """It ended by itself."""
+    was_held: bool = False
+    """The network stalled during it."""
 
     def begin(self, sentence: str) -> None:
         """Go on with a sentence, or again with the one that was interrupted."""
@@ -686,11 +691,12 @@ class C081HistoryIsWhatWasHeard(Check):
                 self.speeches[-1].packets[-1] += 1
             case "tts stop" if self.scene.speaking:
                 self.speeches[-1].is_whole = self.scene.ends_by_itself(at)
+                self.speeches[-1].was_held = self.scene.stalled
 
     def _assert_told(self, roles: list[str], contents: list[str]) -> None:
         assert roles == ["system", *["user", "assistant"] * len(roles)][: len(roles)]
         assert roles[-1] == "user"
-        if self.scene.stalled:
+        if self.scene.stalled or any(speech.was_held for speech in self.speeches):
             # What is still on its way was heard as far as the server can know.
             return
         told = [words for content in contents[2::2] for words in content.split("\n")]
