@@ -196,8 +196,6 @@ async def test_a_server_that_cannot_record_does_not_start(tmp_path: Path) -> Non
 def test_serve_says_that_it_records(
     tmp_path: Path, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import xiaozhi_trio
-
     class Fake:
         settings: Any = None
 
@@ -214,7 +212,7 @@ def test_serve_says_that_it_records(
             )
 
     fake = Fake()
-    monkeypatch.setattr(xiaozhi_trio, "server", fake, raising=False)
+    monkeypatch.setattr("xiaozhi_trio.server.serve", fake.serve)
     result = run_command("serve", "--record", str(tmp_path / "kept"))
     assert fake.settings.recording.directory == str(tmp_path / "kept")
     assert (
