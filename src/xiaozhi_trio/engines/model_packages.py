@@ -49,7 +49,9 @@ _ERROR_BYTES = 1 << 16
 _REASON_CHARACTERS = 400
 
 
-# What `zipfile` lets through for archives that are damaged or not as wheels are made.
+# What `zipfile` lets through for archives that are damaged or not as wheels are made. It raises
+# NotImplementedError where an archive names a compression, an encryption or a version that it
+# does not know, which a damaged one does at random.
 _WHEEL_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
