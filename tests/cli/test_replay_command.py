@@ -146,6 +146,8 @@ async def test_what_cannot_be_replayed_is_an_error(tmp_path: Path, run_command: 
     assert "messages.jsonl:1: " in result.stderr
 
 
+LONG_REPLY = "I am fine. " * 12
+"""Far from its end when the server is killed."""
 KILLED = """
 import sys, os, signal, trio
 from pathlib import Path
@@ -153,14 +155,26 @@ sys.path[:0] = [{here!r}]
 import test_replay_command as tests
 
 async def main():
-    async with tests.serving(Path({folder!r}), record={folder!r} + "/recordings") as url:
-        with trio.move_on_after(2.0):
+    folder = Path({folder!r})
+    recordings = folder / "recordings"
+    async with tests.serving(folder, record=str(recordings), reply=tests.LONG_REPLY) as url:
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(tests.talk, url)
-        os.kill(os.getpid(), signal.SIGKILL)
+                while not tests.has_a_reply(recordings):
+                    await trio.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGKILL)
 
 trio.run(main)
 """
+
+
+def has_a_reply(recordings: Path) -> bool:
+    """Whether all that was said, and some of the answer, are in the files already."""
+    return any(
+        messages.read_bytes().count(b'"sentence_start"') > 2
+        for messages in recordings.glob("*/messages.jsonl")
+    )
 
 
 async def test_a_recording_of_a_killed_server_plays_and_replays(
@@ -175,7 +189,7 @@ async def test_a_recording_of_a_killed_server_plays_and_replays(
     recorded = only(tmp_path / "recordings")
     assert b'"ended"' not in (recorded / "messages.jsonl").read_bytes()
     assert OpusFile(str(recorded / "uplink.ogg")).buffer_length / 2 > 48_000
-    async with serving(tmp_path) as url:
+    async with serving(tmp_path, reply=LONG_REPLY) as url:
         result = await replay(
             run_command, str(recorded), "--url", url, "--tolerance-ms", "600", "--json"
         )

@@ -640,16 +640,19 @@ class Speech:
         )
 
     def holds(self, words: str, *, downlink_ms: int) -> bool:
-        """Whether these may be the words that were heard of it."""
+        """Whether these may be the words that were heard of it.
+
+        Of a sentence that failed half way nothing may be left, where that was within
+        its first word.
+        """
         rest = words
         for sentence, packets in zip(self.sentences, self.packets, strict=True):
+            length = packets * downlink_ms / MS_PER_CHARACTER
             part = rest[: len(sentence)]
-            if (
-                not sentence.startswith(part)
-                or len(part) > packets * downlink_ms / MS_PER_CHARACTER + 2
-            ):
+            if sentence.startswith(part) and len(part) <= length + 2:
+                rest = rest.removeprefix(part).lstrip()
+            elif len(sentence.split()[0] if sentence.isascii() else sentence[0]) <= length:
                 return False
-            rest = rest.removeprefix(part).lstrip()
         return not rest
 
 
