@@ -26,7 +26,12 @@ from xiaozhi_trio.engines.fallback_link import (
     Question,
     uncounted,
 )
-from xiaozhi_trio.engines.pieces import reply_fault, speech_fault, transcript_fault
+from xiaozhi_trio.engines.pieces import (
+    NO_SPEECH,
+    reply_fault,
+    speech_fault,
+    transcript_fault,
+)
 from xiaozhi_trio.engines.protocols import (
     Engine,
     LanguageModel,
@@ -214,5 +219,9 @@ class FallbackSynthesizer(_Fallback[SpeechSynthesizer]):
     def synthesize(self, sentence: str) -> AbstractAsyncContextManager[AsyncIterator[PcmChunk]]:
         """Speak one sentence; entering waits for its first chunk. Raises `EngineError`."""
         return self._chain.ask(
-            Question(lambda synthesizer: synthesizer.synthesize(sentence), speech_fault)
+            Question(
+                lambda synthesizer: synthesizer.synthesize(sentence),
+                speech_fault,
+                nothing=NO_SPEECH,
+            )
         )

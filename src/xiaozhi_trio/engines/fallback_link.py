@@ -78,6 +78,8 @@ class Question(Generic[EngineT, T]):
     request: Request[EngineT, T]
     fault: Callable[[object], str]
     """What is wrong with a piece; "" where nothing is."""
+    nothing: str = ""
+    """What is wrong with an answer without a piece; "" where nothing is."""
 
 
 class Answer(Generic[T]):
@@ -254,6 +256,10 @@ class Link(Generic[EngineT]):
                 pieces = await stack.enter_async_context(question.request(engine))
             stream = _Stream(self.name, pieces, question.fault)
             await stream.advance()
+            if stream.has_ended and question.nothing:
+                raise EngineError(
+                    question.nothing, engine=self.name, category=EngineErrorCategory.BAD_RESPONSE
+                )
             yield stream
 
     def _silence(self) -> EngineError:

@@ -6,6 +6,8 @@ for a good piece.
 
 from __future__ import annotations
 
+from typing import Final
+
 from xiaozhi_trio.engines.protocols import (
     HIGHEST_SPEECH_RATE,
     LOWEST_SPEECH_RATE,
@@ -13,6 +15,9 @@ from xiaozhi_trio.engines.protocols import (
     ToolCall,
     Transcript,
 )
+
+NO_SPEECH: Final = "nothing was spoken of a sentence that has words"
+"""Where a synthesizer ends without a sound."""
 
 
 def transcript_fault(piece: object) -> str:

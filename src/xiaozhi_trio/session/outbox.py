@@ -84,6 +84,20 @@ class Outbox:
     def _is_wanted(self, turn: int) -> bool:
         return turn > self._withdrawn and not self._closed
 
+    async def sent(self, turn: int) -> int:
+        """Wait until no audio of this turn is left here, or none of it is wanted any more.
+
+        Gives how many packets had to be waited for.
+        """
+        await trio.lowlevel.checkpoint()
+        waiting = self._audio_of(turn)
+        while self._audio_of(turn) and self._is_wanted(turn):
+            await self._changed.park()
+        return waiting
+
+    def _audio_of(self, turn: int) -> int:
+        return sum(isinstance(item, _Audio) and item.turn == turn for item in self._items)
+
     def withdraw(self, turn: int) -> int:
         """Drop all that this turn and earlier ones have queued, and all that they still bring.
 

@@ -213,10 +213,17 @@ class Playout:
             await self._going.wait()
             await self._catch_up()
             going = self._going
-            if self._sent:
+            await self._wait_for_network()
+            if self._sent and self._going is going:
                 await trio.sleep_until(self._played_until + self._settings.end_margin_ms / 1000)
             if self._going is going:
                 return
+
+    async def _wait_for_network(self) -> None:
+        """Where the network is slow, what it held up is still to be played when it arrives."""
+        held_up = await self._outbox.sent(self._turn)
+        arrived = trio.current_time() + held_up * self._packet_seconds
+        self._played_until = max(self._played_until, arrived)
 
     def heard(self, *, dropped: int = 0, plays_on: bool = False) -> str:
         """The words that have left the loudspeaker by now.

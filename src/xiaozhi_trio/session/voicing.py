@@ -13,11 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from loguru import logger
 
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
-from xiaozhi_trio.engines.protocols import (
-    HIGHEST_SPEECH_RATE,
-    LOWEST_SPEECH_RATE,
-    PcmChunk,
-)
+from xiaozhi_trio.engines.pieces import NO_SPEECH, speech_fault
+from xiaozhi_trio.engines.protocols import PcmChunk
 from xiaozhi_trio.session.playout import SpeechItem, SpokenSentence
 from xiaozhi_trio.session.spoken_text import display_text, spoken_text
 from xiaozhi_trio.session.stage import stage_deadline
@@ -116,7 +113,7 @@ class Voice:
             async with synthesizer.synthesize(words) as chunks:
                 async for chunk in chunks:
                     deadline.pause()
-                    _check(chunk, engine=synthesizer.name)
+                    _refuse(speech_fault(chunk), engine=synthesizer.name)
                     self._trace.mark(Moment.FIRST_SOUND)
                     milliseconds += len(chunk.pcm) / 2 * 1000 / chunk.sample_rate
                     sentence.packets = math.ceil(milliseconds / self._packet_ms)
@@ -127,6 +124,7 @@ class Voice:
                         )
                     deadline.renew()
                 deadline.pause()
+            _refuse("" if milliseconds else NO_SPEECH, engine=synthesizer.name)
         sentence.is_whole = True
         await speech.send(None)
 
@@ -160,15 +158,7 @@ class Voice:
                     await packets.send(packet)
 
 
-def _check(chunk: PcmChunk, *, engine: str) -> None:
+def _refuse(problem: str, *, engine: str) -> None:
     """Raise `EngineError` for what cannot be played, from a synthesizer that others wrote."""
-    problem = ""
-    if len(chunk.pcm) % 2:
-        problem = f"{len(chunk.pcm)} bytes of PCM came, samples are of two"
-    elif not LOWEST_SPEECH_RATE <= chunk.sample_rate <= HIGHEST_SPEECH_RATE:
-        problem = (
-            f"a rate of {chunk.sample_rate} Hz came, expected {LOWEST_SPEECH_RATE} to "
-            f"{HIGHEST_SPEECH_RATE}"
-        )
     if problem:
         raise EngineError(problem, engine=engine, category=EngineErrorCategory.BAD_RESPONSE)

@@ -60,8 +60,8 @@ GAP_SECONDS: Final = 2.0
 """Without a packet, after which nobody waits for the rest of an utterance."""
 LONGEST_SILENCE: Final = 30.0
 """Seconds; all engines of a turn may run into their deadlines, one after the other."""
-LONGEST_SPEECHLESS: Final = 120.0
-"""Seconds; of forty sentences each may take two and give no sound."""
+LONGEST_SPEECHLESS: Final = 30.0
+"""Seconds; an engine may run into its deadline, be tried again, and fail."""
 OUTBOX_LIMIT: Final = 256 + 8
 SPOKEN_AHEAD_MS: Final = 12_000
 MS_PER_CHARACTER: Final = 60
@@ -113,6 +113,8 @@ class _AudioIsOfThisTurn(Check):
         self.earlier: list[float] = []
         """Of openings in the same step, whose utterance may not have arrived yet."""
         self.was_opened = False
+        self.crosses = False
+        """What was said last may have passed a `tts stop`, and be taken for its answer."""
         self.in_work = 0.0
         """Length of what is being recognised; who goes on speaking meanwhile adds to it."""
 
@@ -120,6 +122,7 @@ class _AudioIsOfThisTurn(Check):
         if mode == self.scene.mode == "realtime" and (self.scene.suspended or self.scene.speaking):
             # Some clients answer every `tts stop` with it; whose voice caused that speaks on.
             return
+        self.crosses = mode == self.scene.mode == "realtime"
         self.earlier.append(self.credit)
         # Somebody who goes on speaking after the wake word is heard from the first syllable.
         self.credit = 0.0 if self.was_opened else self.scene.settings.listening.pre_roll_ms
@@ -132,7 +135,10 @@ class _AudioIsOfThisTurn(Check):
         assert self.in_work <= best + SLACK_MS, f"{self.in_work} ms heard, {best} ms to hear"
 
     def settle(self, step: Step) -> None:
+        if self.crosses and "tts stop" in step.kinds:
+            self.credit += max(self.earlier, default=0.0)
         self.earlier.clear()
+        self.crosses = False
         if not step.recognising:
             self.in_work = 0.0
 
@@ -623,8 +629,6 @@ class Speech:
     packets: list[int] = attrs.Factory(list)
     is_whole: bool = False
     """It ended by itself."""
-    was_held: bool = False
-    """The network stalled during it."""
 
     def begin(self, sentence: str) -> None:
         """Go on with a sentence, or again with the one that was interrupted."""
@@ -694,12 +698,11 @@ class C081HistoryIsWhatWasHeard(Check):
                 self.speeches[-1].packets[-1] += 1
             case "tts stop" if self.scene.speaking:
                 self.speeches[-1].is_whole = self.scene.ends_by_itself(at)
-                self.speeches[-1].was_held = self.scene.stalled
 
     def _assert_told(self, roles: list[str], contents: list[str]) -> None:
         assert roles == ["system", *["user", "assistant"] * len(roles)][: len(roles)]
         assert roles[-1] == "user"
-        if self.scene.stalled or any(speech.was_held for speech in self.speeches):
+        if self.scene.stalled:
             # What is still on its way was heard as far as the server can know.
             return
         told = [words for content in contents[2::2] for words in content.split("\n")]
