@@ -323,3 +323,35 @@ async def test_the_language_lock(autojump_clock, talk) -> None:
     await t.device.silence(1.5)
     await t.device.wait_for("tts stop", count=2)
     assert said(t) == [("user", "a poem"), ("assistant", POEM)]
+
+
+async def test_a_microphone_that_was_closed_meanwhile_opens_again(talk, autojump_clock) -> None:
+    understood = ScriptedRecognizer(
+        EngineError("broken", engine="asr", category=EngineErrorCategory.INTERNAL, retryable=False),
+        "what time is it",
+        seconds=5.0,
+    )
+    t = await poem(talk, packets=8, asr=understood)
+    await t.device.speak(0.3)
+    await t.device.wait_for("tts stop")
+    await t.device.stop_listening()
+    await t.device.listen("realtime")
+    await t.device.speak(0.66)
+    await t.device.silence(1.0)
+    await t.device.wait_for("stt", count=2)
+    assert t.device.of_kind("stt")[1].body["text"] == "what time is it"
+
+
+async def test_a_button_pressed_for_nothing_does_not_end_a_reply(talk, autojump_clock) -> None:
+    replies = ScriptedLanguageModel(["Fine."], [FIRST, SECOND])
+    t = await poem(talk, packets=1, asr=ScriptedRecognizer(""), llm=replies)
+    await t.device.wait_for("tts stop")
+    await t.device.listen("manual")
+    await t.device.speak(0.3)
+    await t.device.detect("a poem")
+    await t.device.wait_for("audio", count=12)
+    await t.device.stop_listening()
+    await t.device.wait_for("tts stop", count=2)
+    await trio.sleep(3)
+    assert_paired(t)
+    assert heard(t)[1:] == [(FIRST, len(FIRST)), (SECOND, len(SECOND))]

@@ -389,7 +389,8 @@ class Conversation:
         that send text and `listen start` in one go want to hear the answer.
         """
         logger.bind(mode=mode.value).debug("listen start")
-        if mode is self._mode is ListenMode.REALTIME and self._is_interrupted:
+        goes_on = mode is self._mode is ListenMode.REALTIME and self._microphone.is_open
+        if goes_on and self._is_interrupted:
             # Some clients answer every `tts stop` with it; whose voice made us say that
             # is still speaking.
             return
@@ -540,5 +541,5 @@ class Conversation:
         """
         if self._mode is ListenMode.AUTO and turn.has_spoken:
             self._microphone.open(ListenMode.AUTO)
-        elif self._mode is ListenMode.MANUAL and not turn.has_spoken:
+        elif self._mode is ListenMode.MANUAL and not turn.has_spoken and self._turn is None:
             self._tools.outbox.post(TtsStop())

@@ -142,6 +142,11 @@ class Listening:
         return bytes(self._utterance[start:]) if self._utterance is not None else b""
 
     @property
+    def is_open(self) -> bool:
+        """Whether what comes may become an utterance."""
+        return self._mode is not None
+
+    @property
     def hears_voice(self) -> bool:
         """Somebody speaks, or it sounds like it so far, and the end is for us to find."""
         return self._mode is not ListenMode.MANUAL and (

@@ -70,6 +70,11 @@ class Microphone:
         self._waiting_since = trio.current_time()
 
     @property
+    def is_open(self) -> bool:
+        """See `Listening.is_open`."""
+        return self._listening.is_open
+
+    @property
     def voiced_ms(self) -> int:
         """Voice in the utterance so far."""
         return self._listening.voiced_ms
