@@ -173,3 +173,27 @@ async def test_a_transcript_that_no_message_can_carry_is_mended(autojump_clock, 
     await t.device.stop_listening()
     stt = await t.device.wait_for("stt")
     assert stt.body["text"] == "hello"
+
+
+async def test_a_reply_lasts_until_a_slow_network_has_let_it_through(talk, autojump_clock) -> None:
+    t = await talk(llm=ScriptedLanguageModel(["Fine, thank you."]))
+    take, flows = t.session.outbox.next_payload, trio.Event()
+
+    async def next_payload() -> str | bytes:
+        payload = await take()
+        if isinstance(payload, bytes) and len(t.device.of_kind("audio")) == 10:
+            await flows.wait()
+        return payload
+
+    t.session.outbox.next_payload = next_payload
+    await t.device.hello()
+    await t.device.detect("how are you")
+    await t.device.wait_for("audio", count=10)
+    await trio.sleep(5)
+    assert t.device.of_kind("tts stop") == []
+    flows.set()
+    resumed = trio.current_time()
+    stop = await t.device.wait_for("tts stop")
+    arrived = sum(event.at >= resumed for event in t.device.of_kind("audio"))
+    assert arrived == 6
+    assert stop.at - resumed >= (arrived - 1) * 0.06

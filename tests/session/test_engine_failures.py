@@ -23,7 +23,9 @@ from xiaozhi_trio.testing import (
 )
 
 if TYPE_CHECKING:
-    from xiaozhi_trio.engines.protocols import Engine
+    from collections.abc import AsyncGenerator
+
+    from xiaozhi_trio.engines.protocols import Engine, PcmChunk
 
 PATIENCE = 4.0
 POLICY = FallbackPolicy(first_answer_seconds=PATIENCE, failures=3, pause_seconds=10)
@@ -101,6 +103,31 @@ async def test_the_second_voice_speaks(autojump_clock, talk, first, within) -> N
     assert await ask(t) < within
     assert second.sentences == ["Fine, thank you."]
     assert first.speaking == second.speaking == 0
+
+
+class Mute(ScriptedSynthesizer):
+    """Ends without a sound, and without an error."""
+
+    async def _chunks(self, sentence: str) -> AsyncGenerator[PcmChunk, None]:
+        await trio.lowlevel.checkpoint()
+        for never in ():
+            yield never
+
+
+async def test_a_voice_without_a_sound_is_no_voice(autojump_clock, talk) -> None:
+    second = ScriptedSynthesizer(sample_rate=16_000)
+    t = await talk(tts=FallbackSynthesizer(chain(Mute(), second)))
+    assert await ask(t) < 1
+    assert second.sentences == ["Fine, thank you."]
+
+
+async def test_nobody_waits_for_forty_sentences_without_a_sound(autojump_clock, talk) -> None:
+    t = await talk(llm=ScriptedLanguageModel(["Wait. "] * 40), tts=Mute())
+    await t.device.hello()
+    await t.device.detect("how are you")
+    await t.device.wait_for("tts stop")
+    assert len(t.tts.sentences) == 2
+    assert "alert" in t.device.kinds
 
 
 async def test_where_all_fail_the_device_is_told_and_the_session_goes_on(

@@ -114,3 +114,34 @@ async def test_timestamps_rise_also_within_a_millisecond(outbox) -> None:
         stamps.append(int.from_bytes(frame[8:12]))
     assert stamps[0] > 0
     assert stamps == sorted(set(stamps))
+
+
+async def test_who_has_to_know_is_told_when_all_was_sent(outbox, nursery) -> None:
+    waited: list[int] = []
+
+    async def wait(turn: int) -> None:
+        waited.append(await outbox.sent(turn))
+
+    for packet in (b"a", b"b"):
+        await outbox.send_audio(packet, turn=1)
+    await outbox.send_audio(b"c", turn=2)
+    nursery.start_soon(wait, 1)
+    await wait_all_tasks_blocked()
+    await outbox.next_payload()
+    await wait_all_tasks_blocked()
+    assert waited == []
+    await outbox.next_payload()
+    await wait_all_tasks_blocked()
+    assert waited == [2]
+    assert await outbox.sent(1) == 0
+
+
+async def test_nobody_waits_for_what_was_withdrawn(outbox, nursery) -> None:
+    await outbox.send_audio(b"a", turn=1)
+    nursery.start_soon(outbox.sent, 1)
+    await wait_all_tasks_blocked()
+    outbox.withdraw(1)
+    await outbox.send_audio(b"b", turn=2)
+    nursery.start_soon(outbox.sent, 2)
+    await wait_all_tasks_blocked()
+    outbox.close()
