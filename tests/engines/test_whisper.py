@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from xiaozhi_trio.config.engines import WhisperSettings
-from xiaozhi_trio.engines.asr.whisper import WhisperRecognizer, is_repetitive
+from xiaozhi_trio.engines.asr.whisper import WhisperRecognizer, is_repetitive, loop_body
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.engines.protocols import SpeechRecognizer, Transcript
 
@@ -178,6 +178,17 @@ async def test_text_longer_than_speech_can_be_is_decoded_again_then_dropped() ->
     assert await recognizer.transcribe(speech(1)) == Transcript("", None)
 
 
+async def test_a_word_is_heard_though_every_window_makes_a_loop_of_it() -> None:
+    recognizer, whisper = await loaded()
+    whisper.says = [["Yes. "] * 100, ["Yes. "] * 1000]
+    assert await recognizer.transcribe(speech(0.5)) == Transcript("Yes.", "en")
+    whisper.says = [["Yes. "] * 100, [f"{number} " for number in range(1000)]]
+    assert await recognizer.transcribe(speech(0.5)) == Transcript("Yes.", "en")
+    whisper.score = -1.5
+    whisper.says = [["Yes. "] * 100, ["Yes. "] * 1000]
+    assert await recognizer.transcribe(speech(0.5)) == Transcript("", None)
+
+
 @pytest.mark.parametrize(
     ("score", "no_speech", "heard"),
     [(-0.8, 0.1, True), (-0.3, 0.9, True), (-1.0, 0.9, False), (-1.5, 0.1, False)],
@@ -261,3 +272,21 @@ async def test_closed_recognizer_refuses() -> None:
 )
 def test_is_repetitive(text: str, expected: bool) -> None:
     assert is_repetitive(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Yes. Yes. Yes. Yes", "Yes."),
+        ("I know. I know. I know.", "I know."),
+        ("啊啊啊啊", "啊"),
+        ("明天早上怎么样?明天早上怎么样?明天", "明天早上怎么样?"),
+        ("Well. Yes. Yes. Yes. Yes.", ""),
+        ("Yes. Yes. Yes. Yes. No.", ""),
+        ("好的好的", ""),
+        ("What is the weather like?", ""),
+        ("", ""),
+    ],
+)
+def test_loop_body(text: str, expected: str) -> None:
+    assert loop_body(text) == expected

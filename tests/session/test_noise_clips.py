@@ -29,7 +29,7 @@ WINDOW_BYTES = WINDOW_SAMPLES * 2
 SETTINGS = ListeningSettings()
 
 QUESTIONS = ("明天早上北京的天气怎么样？", "How is the weather in London?")
-ANSWERS = ("Yes, please.", "Stop!", "对。", "谢谢。", "好。")
+ANSWERS = ("Yes.", "Stop!", "对。", "谢谢。", "好。")
 
 
 @attrs.frozen

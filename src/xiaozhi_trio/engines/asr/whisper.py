@@ -59,6 +59,7 @@ _QUIET = np.float32(0.01)
 
 # Between two copies the punctuation may differ, so letters and digits are compared alone.
 _NOT_A_LETTER = re.compile(r"[\W_]+")
+_NOTHING_ELSE = re.compile(r"(.{1,80}?)(?:\s*\1)+")
 _LOOP = re.compile(r"(.{6,80}?)\1|(.{2,5})\2{2}|([^\d])\3{3}")
 
 
@@ -85,6 +86,15 @@ class _Decoded:
         """The text says more about the model's training than about the audio."""
         bound = LEAST_LIKELY_IN_SILENCE if self.no_speech > NO_SPEECH else LEAST_LIKELY
         return self.is_cut or self.log_probability < bound
+
+    @property
+    def said_once(self) -> _Decoded | None:
+        """What the decoder, fallen into a loop, says again and again; None for other text.
+
+        A single "Yes." may end so, at no lower probability than other speech.
+        """
+        text = loop_body(self.text)
+        return attrs.evolve(self, text=text, is_cut=False) if text else None
 
 
 @attrs.frozen
@@ -204,7 +214,10 @@ class WhisperRecognizer:
         window = max(SHORTEST_WINDOW, len(samples) / LISTENING_RATE + TAIL)
         decoded = self._decode(model, samples, window, self._settings.languages)
         if decoded.is_doubtful and window < FULL_WINDOW and not stop.is_set:
-            decoded = self._decode(model, samples, FULL_WINDOW, (decoded.language,))
+            again = self._decode(model, samples, FULL_WINDOW, (decoded.language,))
+            decoded = (
+                again if not again.is_made_up else again.said_once or decoded.said_once or again
+            )
         return None if decoded.is_made_up else decoded
 
     def _decode(
@@ -258,3 +271,12 @@ def is_repetitive(text: str) -> bool:
     """True where `text` says the same several times running, as a decoder in a loop does."""
     letters = _NOT_A_LETTER.sub("", text).casefold()
     return _LOOP.search(letters) is not None
+
+
+def loop_body(text: str) -> str:
+    """What `text` says several times, where it says nothing else; "" where it does."""
+    loop = _NOTHING_ELSE.match(text)
+    if loop is None or not is_repetitive(text):
+        return ""
+    body = loop[1]
+    return body.strip() if body.startswith(text[loop.end() :].strip()) else ""
