@@ -7,7 +7,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi_trio.config.toml_lines import locate_statements
+from xiaozhi_trio.config.toml_lines import KeyPath, locate_statements
 
 DOCUMENT = '''\
 # a comment with [brackets] and = signs
@@ -40,6 +40,11 @@ inside = 1
 inside = 1
 [[two]]
 inside = 2
+[two.below]
+key = 1
+[[two.below.own]]
+key = 1
+[[two.below.own]]
 [implied.deep]
 end = 1'''
 
@@ -65,17 +70,26 @@ end = 1'''
         (("server", "sub table", "key"), 24),
         (("server", "left_out"), 5),
         (("one",), 25),
+        (("one", 0), 25),
+        (("one", 0, "inside"), 26),
+        (("one", 0, "left_out"), 25),
         (("one", "inside"), 25),
-        (("two",), None),
-        (("two", "inside"), None),
-        (("implied",), 31),
-        (("implied", "deep", "end"), 32),
+        (("two",), 27),
+        (("two", 0, "inside"), 28),
+        (("two", 1), 29),
+        (("two", 1, "inside"), 30),
+        (("two", 1, "below", "key"), 32),
+        (("two", 1, "below", "own", 0, "key"), 34),
+        (("two", 1, "below", "own", 1), 35),
+        (("two", 2), 27),
+        (("implied",), 36),
+        (("implied", "deep", "end"), 37),
         (("not",), None),
         (("neither",), None),
         (("elsewhere", "key"), None),
     ],
 )
-def test_each_statement_is_found(path: tuple[str, ...], line: int | None) -> None:
+def test_each_statement_is_found(path: KeyPath, line: int | None) -> None:
     tomli.loads(DOCUMENT)
     assert locate_statements(DOCUMENT).line_of(path) == line
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-KeyPath = tuple[str, ...]
+KeyPath = tuple[str | int, ...]
+"""Keys from the top of a document; a number, from 0, is a place in a list of tables."""
 
 _STRING = r"""
     \"{3} (?: \\. | [^\\] )*? \"{3,5}   # up to two quotes may stand before the closing three
@@ -44,7 +45,7 @@ _VALUE_PART = re.compile(
 class TomlLines:
     """Where in a document each table and key is stated."""
 
-    def __init__(self, lines: Mapping[KeyPath, int | None]) -> None:
+    def __init__(self, lines: Mapping[KeyPath, int]) -> None:
         self._lines = lines
 
     def line_of(self, path: KeyPath) -> int | None:
@@ -60,8 +61,9 @@ class TomlLines:
 
 def locate_statements(document: str) -> TomlLines:
     """Scan a valid document whose line ends are plain newlines."""
-    lines: dict[KeyPath, int | None] = {}
-    table: KeyPath | None = ()
+    lines: dict[KeyPath, int] = {}
+    places: dict[KeyPath, int] = {}
+    table: KeyPath = ()
     position = 0
     while position < len(document):
         statement = _STATEMENT.match(document, position)
@@ -70,29 +72,36 @@ def locate_statements(document: str) -> TomlLines:
         line = document.count("\n", 0, statement.start()) + 1
         position = statement.end()
         if statement["table"] is not None:
-            table = _key_path(statement["table"])
+            *around, name = _key_path(statement["table"])
+            table = (*_placed(around, places), name)
             if statement["brackets"] == "[[":
-                # The elements of a list of tables share their path: one of them has a
-                # line, several have none, and neither have the keys inside.
-                lines[table] = None if table in lines else line
-                table = None
-            else:
-                _remember(lines, table, 1, line)
+                places[table] = places.get(table, -1) + 1
+                table = (*table, places[table])
+            _remember(lines, table, 1, line)
         elif statement["key"] is not None:
-            if table is not None:
-                _remember(lines, table + _key_path(statement["key"]), len(table) + 1, line)
+            _remember(lines, (*table, *_key_path(statement["key"])), len(table) + 1, line)
             position = _end_of_value(document, position)
     return TomlLines(lines)
 
 
-def _remember(lines: dict[KeyPath, int | None], path: KeyPath, shortest: int, line: int) -> None:
+def _placed(keys: Sequence[str], places: Mapping[KeyPath, int]) -> KeyPath:
+    """The path of a header's keys: a list of tables among them means its last element."""
+    path: KeyPath = ()
+    for key in keys:
+        path = (*path, key)
+        if path in places:
+            path = (*path, places[path])
+    return path
+
+
+def _remember(lines: dict[KeyPath, int], path: KeyPath, shortest: int, line: int) -> None:
     """Note the path and the tables it implies, at the first statement that names them."""
     for length in range(shortest, len(path)):
         lines.setdefault(path[:length], line)
     lines[path] = line
 
 
-def _key_path(key: str) -> KeyPath:
+def _key_path(key: str) -> tuple[str, ...]:
     path: list[str] = []
     node: Any = tomli.loads(f"{key} = 0")
     while isinstance(node, dict):
