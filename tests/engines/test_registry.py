@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from xiaozhi_trio.config.engines import BilingualSettings
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.errors import EngineErrorCategory as Category
@@ -24,6 +25,7 @@ from xiaozhi_trio.engines.registry import (
     build_engine,
     engine_names,
 )
+from xiaozhi_trio.engines.tts.openai import OpenAiSynthesizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -160,30 +162,26 @@ def test_a_bug_of_ours_is_no_missing_library(monkeypatch: pytest.MonkeyPatch) ->
         build_engine(EngineKind.VAD, Settings(), MODELS)
 
 
-@pytest.mark.parametrize(
-    ("chinese", "english", "name"),
-    [("openai", "openai", "openai"), ("openai", "x", "bilingual")],
-)
-def test_bilingual_builds_what_it_names(
-    install: Callable[..., None], chinese: str, english: str, name: str
-) -> None:
-    install("parrot_engine:Parrot", kind="asr")
-    settings = choose(EngineKind.TTS, "bilingual")
-    table = attrs.evolve(settings.tts.bilingual, chinese=chinese, english=english)
-    settings = attrs.evolve(settings, tts=attrs.evolve(settings.tts, bilingual=table))
-    if name == "bilingual":
-        with pytest.raises(EngineError, match="no engine of kind tts"):
-            build_engine(EngineKind.TTS, settings, MODELS)
-    else:
-        assert build_engine(EngineKind.TTS, settings, MODELS).name == name
+def bilingual(chinese: str, english: str) -> Settings:
+    pair = BilingualSettings(chinese=chinese, english=english)
+    return choose(EngineKind.TTS, "bilingual", bilingual=pair)
+
+
+def test_bilingual_builds_what_it_names() -> None:
+    with pytest.raises(EngineError, match="no engine of kind tts") as caught:
+        build_engine(EngineKind.TTS, bilingual("openai", "x"), MODELS)
+    assert caught.value.engine == "x"
+
+
+def test_bilingual_is_one_engine_where_it_names_one_twice() -> None:
+    engine = build_engine(EngineKind.TTS, bilingual("openai", "openai"), MODELS)
+    assert isinstance(engine, OpenAiSynthesizer)
+    assert engine.name == "bilingual"
 
 
 def test_bilingual_cannot_name_itself() -> None:
-    settings = choose(EngineKind.TTS, "bilingual")
-    table = attrs.evolve(settings.tts.bilingual, english="bilingual")
-    settings = attrs.evolve(settings, tts=attrs.evolve(settings.tts, bilingual=table))
-    with pytest.raises(EngineError, match="names bilingual itself"):
-        build_engine(EngineKind.TTS, settings, MODELS)
+    with pytest.raises(EngineError, match="names bilingual, which is bilingual itself"):
+        build_engine(EngineKind.TTS, bilingual("openai", "bilingual"), MODELS)
 
 
 def test_an_installed_engine(install: Callable[..., None]) -> None:

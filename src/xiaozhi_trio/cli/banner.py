@@ -10,10 +10,12 @@ from rich.panel import Panel
 from rich.text import Text
 
 import xiaozhi_trio
+from xiaozhi_trio.config.engines import KINDS, BilingualSettings, chain_of, engine_called
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from xiaozhi_trio.config.engines import EngineSection
     from xiaozhi_trio.config.settings import Settings
 
 
@@ -68,13 +70,15 @@ def banner_text(settings: Settings, addresses: Addresses) -> str:
 
 
 def engine_names(settings: Settings) -> str:
-    """`vad silero, asr whisper, llm openai or llama, tts bilingual (kokoro + hibari)`."""
-    bilingual = settings.tts.bilingual
-    shown = {"bilingual": f"bilingual ({bilingual.chinese} + {bilingual.english})"}
-    speech = (settings.tts.engine, *settings.tts.fallback)
-    return (
-        f"vad {settings.vad.engine}, "
-        f"asr {' or '.join((settings.asr.engine, *settings.asr.fallback))}, "
-        f"llm {' or '.join((settings.llm.engine, *settings.llm.fallback))}, "
-        f"tts {' or '.join(shown.get(name, name) for name in speech)}"
+    """`vad silero, asr whisper, llm cloud (openai) or llama, tts bilingual (kokoro + hibari)`."""
+    return ", ".join(
+        f"{KINDS[type(section)]} {' or '.join(_shown(name, section) for name in chain_of(section))}"
+        for section in (settings.vad, settings.asr, settings.llm, settings.tts)
     )
+
+
+def _shown(name: str, section: EngineSection) -> str:
+    chosen = engine_called(name, section)
+    if isinstance(chosen.settings, BilingualSettings):
+        return f"{name} ({chosen.settings.chinese} + {chosen.settings.english})"
+    return name if name == chosen.engine else f"{name} ({chosen.engine})"

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xiaozhi_trio.config.engines import (
+    BilingualSettings,
+    KokoroSettings,
+    LlamaSettings,
+    SileroSettings,
+    WhisperSettings,
+    chain_of,
+    engine_called,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xiaozhi_trio.config.engines import EngineSection, NamedEngine
     from xiaozhi_trio.config.settings import Settings
     from xiaozhi_trio.engines.catalogue import Catalogue
 
@@ -17,18 +28,25 @@ def needed_models(settings: Settings, catalogue: Catalogue) -> list[str]:
 
 
 def _models_of(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
-    if settings.vad.engine == "silero":
-        yield "silero-vad"
-    if "whisper" in (settings.asr.engine, *settings.asr.fallback):
-        yield settings.asr.whisper.model
-    if "llama" in (settings.llm.engine, *settings.llm.fallback):
-        yield settings.llm.llama.model
-    speaking = {settings.tts.engine, *settings.tts.fallback}
-    if "bilingual" in speaking:
-        speaking |= {settings.tts.bilingual.chinese, settings.tts.bilingual.english}
-    if "kokoro" in speaking:
-        yield "kokoro"
-        kokoro = settings.tts.kokoro
-        included = {file.name for file in catalogue.model("kokoro").files}
-        if not {f"{kokoro.voice_zh}.bin", f"{kokoro.voice_en}.bin"} <= included:
-            yield "kokoro-voices-extra"
+    for section in (settings.vad, settings.asr, settings.llm, settings.tts):
+        for chosen in _chosen_engines(section):
+            match chosen.settings:
+                case SileroSettings():
+                    yield "silero-vad"
+                case WhisperSettings(model=model) | LlamaSettings(model=model):
+                    yield model
+                case KokoroSettings() as kokoro:
+                    yield "kokoro"
+                    included = {file.name for file in catalogue.model("kokoro").files}
+                    if not {f"{kokoro.voice_zh}.bin", f"{kokoro.voice_en}.bin"} <= included:
+                        yield "kokoro-voices-extra"
+
+
+def _chosen_engines(section: EngineSection) -> Iterator[NamedEngine]:
+    """The engines of one kind that are loaded."""
+    for name in chain_of(section):
+        chosen = engine_called(name, section)
+        yield chosen
+        if isinstance(chosen.settings, BilingualSettings):
+            yield engine_called(chosen.settings.chinese, section)
+            yield engine_called(chosen.settings.english, section)

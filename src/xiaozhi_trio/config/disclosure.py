@@ -37,7 +37,12 @@ def _plain(value: Any) -> Any:
         return disclosed(value)
     if isinstance(value, Mapping):
         return {
-            name: HIDDEN if member and is_secret_name(name) else _plain(member)
+            name: HIDDEN if _is_hidden(name, member) else _plain(member)
             for name, member in value.items()
         }
     return list(value) if isinstance(value, tuple) else value
+
+
+def _is_hidden(name: str, member: Any) -> bool:
+    # The settings of an engine that somebody named "token" hide what is secret themselves.
+    return bool(member) and is_secret_name(name) and not attrs.has(type(member))

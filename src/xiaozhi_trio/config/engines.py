@@ -1,7 +1,8 @@
 """Settings of the engines: which one serves each kind, and the built-in ones' own.
 
 A table named after an engine that is not built in (`[asr.my-engine]`) is kept as
-it stands in the file and handed to the entry point that provides the engine.
+it stands in the file and handed to the entry point that provides the engine. One that
+says `engine` itself is another of that engine, under the table's name.
 """
 
 from __future__ import annotations
@@ -140,7 +141,18 @@ class OpenAiSynthesizerSettings:
     )
 
 
+@attrs.frozen(kw_only=True)
+class NamedEngine:
+    """An engine under a name of its own: `[llm.cloud]` with `engine = "openai"` in it."""
+
+    engine: str
+    """A built-in or an installed one."""
+    settings: Any = attrs.field(repr=False)
+    """An instance of the built-in engine's class, or the installed one's table as it stands."""
+
+
 _NOTHING_MORE: Mapping[str, Any] = {}
+_NONE_NAMED: Mapping[str, NamedEngine] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -149,7 +161,8 @@ class VoiceActivitySettings:
 
     engine: str = setting("silero", why="Engine that tells voice from noise: silero.")
     silero: SileroSettings = attrs.field(factory=SileroSettings)
-    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
+    named: Mapping[str, NamedEngine] = attrs.field(default=_NONE_NAMED)
+    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -169,7 +182,8 @@ class RecognizerSettings:
     )
     whisper: WhisperSettings = attrs.field(factory=WhisperSettings)
     openai: OpenAiRecognizerSettings = attrs.field(factory=OpenAiRecognizerSettings)
-    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
+    named: Mapping[str, NamedEngine] = attrs.field(default=_NONE_NAMED)
+    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -189,7 +203,8 @@ class LanguageModelSettings:
     )
     llama: LlamaSettings = attrs.field(factory=LlamaSettings)
     openai: OpenAiLanguageModelSettings = attrs.field(factory=OpenAiLanguageModelSettings)
-    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
+    named: Mapping[str, NamedEngine] = attrs.field(default=_NONE_NAMED)
+    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -213,7 +228,8 @@ class SynthesizerSettings:
     kokoro: KokoroSettings = attrs.field(factory=KokoroSettings)
     hibari: HibariSettings = attrs.field(factory=HibariSettings)
     openai: OpenAiSynthesizerSettings = attrs.field(factory=OpenAiSynthesizerSettings)
-    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE)
+    named: Mapping[str, NamedEngine] = attrs.field(default=_NONE_NAMED)
+    others: Mapping[str, Any] = attrs.field(default=_NOTHING_MORE, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -233,3 +249,52 @@ class BreakerSettings:
         maximum=3600,
         why="How long; then one request at a time finds out whether it answers again.",
     )
+
+
+KINDS: Mapping[type, str] = {
+    VoiceActivitySettings: "vad",
+    RecognizerSettings: "asr",
+    LanguageModelSettings: "llm",
+    SynthesizerSettings: "tts",
+}
+"""The table of each kind of engine; entry points of its engines are in `entry_point_group`."""
+
+
+EngineSection = (
+    VoiceActivitySettings | RecognizerSettings | LanguageModelSettings | SynthesizerSettings
+)
+"""The settings of one kind of engine."""
+
+
+def engine_called(name: str, section: EngineSection) -> NamedEngine:
+    """Which engine a name of the configuration stands for, and its settings.
+
+    What is neither built in nor a named table is taken for an installed engine.
+    """
+    if name in built_in_engines(type(section)):
+        return NamedEngine(engine=name, settings=getattr(section, name))
+    if (named := section.named.get(name)) is not None:
+        return named
+    return NamedEngine(engine=name, settings=section.others.get(name, {}))
+
+
+def chain_of(section: EngineSection) -> tuple[str, ...]:
+    """The names of the engines that are asked, in this order."""
+    if isinstance(section, VoiceActivitySettings):
+        return (section.engine,)
+    return (section.engine, *section.fallback)
+
+
+def entry_point_group(kind: str) -> str:
+    """The group of the entry points that bring engines of a kind."""
+    return f"xiaozhi_trio.{kind}"
+
+
+def built_in_engines(section: type[Any]) -> Mapping[str, type[Any]]:
+    """The settings class of each built-in engine of a kind, by its name."""
+    attrs.resolve_types(section)
+    return {
+        field.name: field.type
+        for field in attrs.fields(section)
+        if field.type is not None and attrs.has(field.type)
+    }

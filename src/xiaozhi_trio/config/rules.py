@@ -189,6 +189,22 @@ def _fallback(
         )
 
 
+def _synthesizer(settings: SynthesizerSettings) -> Iterator[SettingError]:
+    yield from _fallback(settings)
+    pairs = {name: named.settings for name, named in settings.named.items()}
+    for table, pair in {"bilingual": settings.bilingual, **pairs}.items():
+        if not isinstance(pair, BilingualSettings):
+            continue
+        for key, engine in (("chinese", pair.chinese), ("english", pair.english)):
+            if isinstance(pairs.get(engine), BilingualSettings):
+                yield SettingError(
+                    f"came {toml_of(engine)}, which is bilingual, expected an engine that "
+                    "speaks by itself",
+                    f'for example {key} = "kokoro"',
+                    (table, key),
+                )
+
+
 def _patience(settings: Settings) -> Iterator[SettingError]:
     """The engines before the last one of a chain must leave it time of the stage's."""
     conversation = settings.conversation
@@ -236,7 +252,7 @@ SECTION_RULES: Mapping[type, Callable[[Any], Iterator[SettingError]]] = {
     BilingualSettings: _bilingual,
     RecognizerSettings: _fallback,
     LanguageModelSettings: _fallback,
-    SynthesizerSettings: _fallback,
+    SynthesizerSettings: _synthesizer,
     Settings: _patience,
 }
 """By class: gives an `SettingError` for each rule broken, with the key to blame."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def secret_values(settings: Settings) -> Iterator[str]:
-    """Every secret that is set, also in the tables of engines that are not built in."""
+    """Every secret that is set, also of named engines and of those that are not built in."""
     yield from _secrets_of(settings)
 
 
@@ -38,5 +38,7 @@ def _secrets_within(tables: Mapping[str, Any]) -> Iterator[str]:
     for key, value in tables.items():
         if isinstance(value, Mapping):
             yield from _secrets_within(value)
+        elif attrs.has(type(value)):
+            yield from _secrets_of(value)
         elif isinstance(value, str) and value and is_secret_name(key):
             yield value

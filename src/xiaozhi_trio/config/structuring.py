@@ -9,7 +9,9 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
+from xiaozhi_trio.config.engines import KINDS, NamedEngine, built_in_engines
 from xiaozhi_trio.config.environment import expand, is_reference
+from xiaozhi_trio.config.named_engines import ENGINE, engine_of_table
 from xiaozhi_trio.config.rules import FIELD_RULES, SECTION_RULES
 from xiaozhi_trio.config.setting import facts_of
 from xiaozhi_trio.config.settings import Settings
@@ -18,11 +20,26 @@ from xiaozhi_trio.config.values import TABLE, SettingError, closest, fit, is_set
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+_NAMED = "named"
+"""The field of the engines under names of their own: tables that say which engine it is."""
 _OTHERS = "others"
 """The field that keeps the tables of engines that are not built in."""
+_GATHERED = frozenset({_NAMED, _OTHERS})
+"""Fields that no table of the file is called by."""
+_BUILT_IN = {settings for section in KINDS for settings in built_in_engines(section).values()}
+"""The classes of the built-in engines' own tables."""
 _TYPO = 0.75
 """Likeness from which a table's name is taken for a misspelt built-in engine."""
 _SECRET_NAME = re.compile(r"(^|_)(key|secret|token|password)$", re.IGNORECASE)
+
+
+class _Within(Exception):
+    """The mistakes in one of several tables whose names are the file's own."""
+
+    def __init__(self, key: str, cause: Exception) -> None:
+        super().__init__(key)
+        self.key = key
+        self.cause = cause
 
 
 def is_secret_name(key: str) -> bool:
@@ -48,11 +65,13 @@ def unfit_values(
     match error:
         case SettingError():
             yield path + error.path, error
+        case _Within():
+            yield from unfit_values(error.cause, (*path, error.key))
         case cattrs.ClassValidationError():
             noted, others = error.group_exceptions()
             for cause, note in noted:
                 # The file has no such table: the engines' tables were gathered under it.
-                deeper = path if note.name == _OTHERS else (*path, note.name)
+                deeper = path if note.name in _GATHERED else (*path, note.name)
                 yield from unfit_values(cause, deeper)
             for cause in others:
                 yield from unfit_values(cause, path)
@@ -87,6 +106,12 @@ def _section_hook(
             overrides[attribute.name] = override(
                 struct_hook=lambda tables, _: _expand_within(tables, environment)
             )
+        elif attribute.name == _NAMED:
+            overrides[attribute.name] = override(
+                struct_hook=lambda tables, _: _structure_named(
+                    tables, section, converter, environment
+                )
+            )
     fill = make_dict_structure_fn(section, converter, _cattrs_forbid_extra_keys=True, **overrides)
     rules = SECTION_RULES.get(section)
 
@@ -94,7 +119,7 @@ def _section_hook(
         if not isinstance(tables, dict):
             raise _no_table(tables)
         if _OTHERS in overrides:
-            tables = _set_others_apart(tables, section)
+            tables = _gathered(tables, section)
         settings = fill(tables, section)
         if rules is not None and (broken := list(rules(settings))):
             raise ExceptionGroup(f"{section.__name__} contradict each other", broken)
@@ -150,26 +175,56 @@ def _expand_within(tables: Mapping[str, Any], environment: Mapping[str, str]) ->
     return expanded
 
 
-def _set_others_apart(tables: Mapping[str, Any], section: type[Any]) -> dict[str, Any]:
-    """Move tables of engines that are not built in under `others`.
+def _structure_named(
+    tables: Mapping[str, Any],
+    section: type[Any],
+    converter: cattrs.Converter,
+    environment: Mapping[str, str],
+) -> dict[str, NamedEngine]:
+    named: dict[str, NamedEngine] = {}
+    mistaken: list[Exception] = []
+    for name, table in tables.items():
+        try:
+            engine = engine_of_table(name, tables, section)
+            options = {key: value for key, value in table.items() if key != ENGINE}
+            settings = built_in_engines(section).get(engine)
+            named[name] = NamedEngine(
+                engine=engine,
+                settings=_expand_within(options, environment)
+                if settings is None
+                else converter.structure(options, settings),
+            )
+        except (SettingError, ExceptionGroup) as error:
+            mistaken.append(_Within(name, error))
+    if mistaken:
+        raise ExceptionGroup("named engines that cannot be", mistaken)
+    return named
+
+
+def _gathered(tables: Mapping[str, Any], section: type[Any]) -> dict[str, Any]:
+    """Move tables that say which engine they are, and those of engines that are not built in.
 
     A table that looks like a misspelt built-in engine stays, to be reported, unless
     the configuration really asks for an engine of that name.
     """
-    if not isinstance(tables.get(_OTHERS, {}), dict):
-        raise cattrs.ForbiddenExtraKeysError(None, section, {_OTHERS})
-    known = [attribute.name for attribute in attrs.fields(section) if attribute.name != _OTHERS]
+    if misused := {name for name in _GATHERED if not isinstance(tables.get(name, {}), dict)}:
+        raise cattrs.ForbiddenExtraKeysError(None, section, misused)
+    known = [name for name in attrs.fields_dict(section) if name not in _GATHERED]
     asked_for = set(_texts_within(tables))
-    apart: dict[str, Any] = {}
     kept: dict[str, Any] = {}
+    apart: dict[str, dict[str, Any]] = {_NAMED: {}, _OTHERS: {}}
     for name, value in tables.items():
         builtin = None if name in asked_for else closest(name, known, _TYPO)
         misspelt = builtin is not None and not name.startswith(builtin)
-        if name in known or misspelt or not isinstance(value, dict):
+        if name in known or not isinstance(value, dict):
+            kept[name] = value
+        elif ENGINE in value:
+            apart[_NAMED][name] = value
+        elif misspelt:
             kept[name] = value
         else:
-            apart[name] = value
-    return {**kept, _OTHERS: apart} if apart else kept
+            apart[_OTHERS][name] = value
+    return kept | {field: gathered for field, gathered in apart.items() if gathered}
 
 
 def _texts_within(tables: Mapping[str, Any]) -> Iterator[str]:
@@ -196,8 +251,15 @@ def _no_table(value: Any) -> SettingError:
 def _unknown(key: str, section: type[Any], path: tuple[str, ...]) -> SettingError:
     """The message for a key or table that nothing has, with the likeliest one that exists."""
     known = {attribute.name: attribute for attribute in attrs.fields(section)}
-    known.pop(_OTHERS, None)
+    for gathered in _GATHERED:
+        known.pop(gathered, None)
     message = "unknown name"
+    if key == ENGINE and section in _BUILT_IN:
+        another = name_of((*path[:-1], f"my-{path[-1]}"), table=True)
+        return SettingError(
+            f"{message}, for {name_of(path, table=True)} is the built-in engine's own table",
+            f"give a further one a name of its own, for example {another}",
+        )
     homes = [home for home in _homes(Settings) if home[-1] == key]
     likely = closest(key, known)
     if homes and closest(key, known, _TYPO) is None:
@@ -215,5 +277,5 @@ def _homes(section: type[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str
     for attribute in attrs.fields(section):
         if is_setting(attribute):
             yield (*path, attribute.name)
-        elif attribute.name != _OTHERS and attribute.type is not None:
+        elif attribute.name not in _GATHERED and attribute.type is not None:
             yield from _homes(attribute.type, (*path, attribute.name))

@@ -4,6 +4,7 @@ An engine comes from this package or from the entry points of any other one
 installed. Entry points are grouped by kind (`xiaozhi_trio.vad`, `xiaozhi_trio.asr`,
 `xiaozhi_trio.llm`, `xiaozhi_trio.tts`, `xiaozhi_trio.vision`); the name of an entry
 point is the engine's name in the configuration, its object is an `EngineFactory`.
+The configuration can have several of one engine, each under a name of its own.
 Nothing of an engine is imported before it is chosen.
 """
 
@@ -12,13 +13,13 @@ from __future__ import annotations
 import enum
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
 import attrs
 
-from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.config.engines import engine_called, entry_point_group
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
+from xiaozhi_trio.engines.named import under_name
 from xiaozhi_trio.engines.protocols import (
     Engine,
     LanguageModel,
@@ -29,6 +30,10 @@ from xiaozhi_trio.engines.protocols import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from xiaozhi_trio.config.engines import BilingualSettings, EngineSection
+    from xiaozhi_trio.config.settings import Settings
     from xiaozhi_trio.engines.model_folder import ModelFolder
 
 
@@ -44,7 +49,7 @@ class EngineKind(enum.Enum):
     @property
     def group(self) -> str:
         """The group of its entry points."""
-        return f"xiaozhi_trio.{self.value}"
+        return entry_point_group(self.value)
 
     @property
     def protocol(self) -> type:
@@ -68,8 +73,8 @@ class EngineFactory(Protocol):
         """Make the engine; loading waits for `Engine.load`.
 
         `options` is the table `[<kind>.<name>]` as it stands in the file, empty where
-        there is none. Wrong options are a ValueError or an `EngineError` whose message
-        says what to change.
+        there is none, and without `engine` where that gives it another name. Wrong options
+        are a ValueError or an `EngineError` whose message says what to change.
         """
 
 
@@ -77,7 +82,12 @@ class FallbackUnavailable(EngineError):
     """An engine that the setting `fallback` names cannot be made."""
 
 
-_Builder = Callable[[Settings, "ModelFolder"], Engine]
+class _Builder(Protocol):
+    """Makes a built-in engine under a name, of its own table's settings."""
+
+    def __call__(
+        self, name: str, chosen: Any, settings: Settings, models: ModelFolder, /
+    ) -> Engine: ...
 
 
 @attrs.frozen
@@ -85,31 +95,34 @@ class _BuiltIn:
     """A class of this package, made from its settings and, where it has files, the models."""
 
     path: str
-    settings: Callable[[Settings], Any]
     has_models: bool = True
 
-    def build(self, settings: Settings, models: ModelFolder) -> Engine:
-        module_name, _, class_name = self.path.rpartition(".")
+    def __call__(self, name: str, chosen: Any, _: Settings, models: ModelFolder, /) -> Engine:
+        module_name, __, class_name = self.path.rpartition(".")
         engine_class = getattr(importlib.import_module(module_name), class_name)
         arguments = (models,) if self.has_models else ()
-        engine: Engine = engine_class(self.settings(settings), *arguments)
+        engine: Engine = engine_class(chosen, *arguments, name=name)
         return engine
 
 
-def _build_bilingual(settings: Settings, models: ModelFolder) -> Engine:
+def _build_bilingual(
+    name: str, chosen: BilingualSettings, settings: Settings, models: ModelFolder, /
+) -> Engine:
     from xiaozhi_trio.engines.tts.bilingual import BilingualSynthesizer
 
-    chosen = settings.tts.bilingual
-    if "bilingual" in (chosen.chinese, chosen.english):
-        raise _unavailable(
-            "bilingual", "[tts.bilingual] names bilingual itself; name the engines it chooses from"
-        )
-    chinese = _build(EngineKind.TTS, chosen.chinese, settings, models)
+    for part in (chosen.chinese, chosen.english):
+        if engine_called(part, settings.tts).engine == "bilingual":
+            raise _unavailable(
+                name,
+                f"[tts.{name}] names {part}, which is bilingual itself; "
+                "name the engines it chooses from",
+            )
     if chosen.english == chosen.chinese:
-        return chinese
+        return _build(EngineKind.TTS, chosen.chinese, settings, models, as_name=name)
+    chinese = _build(EngineKind.TTS, chosen.chinese, settings, models)
     english = _build(EngineKind.TTS, chosen.english, settings, models)
     engine: Engine = BilingualSynthesizer(
-        cast("SpeechSynthesizer", chinese), cast("SpeechSynthesizer", english)
+        cast("SpeechSynthesizer", chinese), cast("SpeechSynthesizer", english), name=name
     )
     return engine
 
@@ -117,34 +130,20 @@ def _build_bilingual(settings: Settings, models: ModelFolder) -> Engine:
 _PACKAGE = "xiaozhi_trio.engines"
 
 _BUILT_IN: Mapping[EngineKind, Mapping[str, _Builder]] = {
-    EngineKind.VAD: {
-        "silero": _BuiltIn(f"{_PACKAGE}.vad.silero.SileroDetector", lambda s: s.vad.silero).build,
-    },
+    EngineKind.VAD: {"silero": _BuiltIn(f"{_PACKAGE}.vad.silero.SileroDetector")},
     EngineKind.ASR: {
-        "whisper": _BuiltIn(
-            f"{_PACKAGE}.asr.whisper.WhisperRecognizer", lambda s: s.asr.whisper
-        ).build,
-        "openai": _BuiltIn(
-            f"{_PACKAGE}.asr.openai.OpenAiRecognizer", lambda s: s.asr.openai, has_models=False
-        ).build,
+        "whisper": _BuiltIn(f"{_PACKAGE}.asr.whisper.WhisperRecognizer"),
+        "openai": _BuiltIn(f"{_PACKAGE}.asr.openai.OpenAiRecognizer", has_models=False),
     },
     EngineKind.LLM: {
-        "llama": _BuiltIn(f"{_PACKAGE}.llm.llama.LlamaLanguageModel", lambda s: s.llm.llama).build,
-        "openai": _BuiltIn(
-            f"{_PACKAGE}.llm.openai.OpenAiLanguageModel", lambda s: s.llm.openai, has_models=False
-        ).build,
+        "llama": _BuiltIn(f"{_PACKAGE}.llm.llama.LlamaLanguageModel"),
+        "openai": _BuiltIn(f"{_PACKAGE}.llm.openai.OpenAiLanguageModel", has_models=False),
     },
     EngineKind.TTS: {
         "bilingual": _build_bilingual,
-        "kokoro": _BuiltIn(
-            f"{_PACKAGE}.tts.kokoro.KokoroSynthesizer", lambda s: s.tts.kokoro
-        ).build,
-        "hibari": _BuiltIn(
-            f"{_PACKAGE}.tts.hibari.HibariSynthesizer", lambda s: s.tts.hibari
-        ).build,
-        "openai": _BuiltIn(
-            f"{_PACKAGE}.tts.openai.OpenAiSynthesizer", lambda s: s.tts.openai, has_models=False
-        ).build,
+        "kokoro": _BuiltIn(f"{_PACKAGE}.tts.kokoro.KokoroSynthesizer"),
+        "hibari": _BuiltIn(f"{_PACKAGE}.tts.hibari.HibariSynthesizer"),
+        "openai": _BuiltIn(f"{_PACKAGE}.tts.openai.OpenAiSynthesizer", has_models=False),
     },
     EngineKind.VISION: {},
 }
@@ -235,11 +234,22 @@ def build_chain(kind: EngineKind, settings: Settings, models: ModelFolder) -> Se
     return engines
 
 
-def _build(kind: EngineKind, name: str, settings: Settings, models: ModelFolder) -> Engine:
-    builder = _BUILT_IN[kind].get(name)
+def _build(
+    kind: EngineKind,
+    name: str,
+    settings: Settings,
+    models: ModelFolder,
+    *,
+    as_name: str | None = None,
+) -> Engine:
+    """The engine that the configuration calls `name`; `as_name` is what it calls itself."""
+    section = getattr(settings, kind.value)
+    chosen = engine_called(name, section)
+    as_name = as_name or name
+    builder = _BUILT_IN[kind].get(chosen.engine)
     if builder is not None:
         try:
-            return builder(settings, models)
+            return builder(as_name, chosen.settings, settings, models)
         except ImportError as error:
             if (error.name or "").startswith("xiaozhi_trio"):
                 raise
@@ -248,41 +258,54 @@ def _build(kind: EngineKind, name: str, settings: Settings, models: ModelFolder)
                 f"what it needs cannot be imported: {error}; "
                 "install xiaozhi-trio with its extra embedded, or choose another engine",
             ) from error
-    entries = list(importlib.metadata.entry_points(group=kind.group, name=name))
+    entry = _entry_point(kind, name, chosen.engine, section)
+    engine = _build_from(entry, kind, name, chosen.settings)
+    if as_name in (chosen.engine, engine.name):
+        return engine
+    return under_name(as_name, engine, kind.protocol)
+
+
+def _entry_point(
+    kind: EngineKind, name: str, engine: str, section: EngineSection
+) -> importlib.metadata.EntryPoint:
+    entries = list(importlib.metadata.entry_points(group=kind.group, name=engine))
     if not entries:
+        hint = (
+            f"; or say in [{kind.value}.{name}] which engine it is: engine = …"
+            if name in section.others
+            else ""
+        )
         raise _unavailable(
             name,
             f"no engine of kind {kind.value} has this name; "
-            f"known are {', '.join(engine_names(kind)) or 'none'}. "
-            f"Others come with packages that have an entry point in the group {kind.group}",
+            f"known are {', '.join([*engine_names(kind), *section.named]) or 'none'}. "
+            f"Others come with packages that have an entry point in the group {kind.group}{hint}",
         )
     if len(entries) > 1:
         sources = ", ".join(sorted(_distribution(entry) for entry in entries))
         raise _unavailable(name, f"several packages provide it: {sources}; uninstall all but one")
-    options = getattr(settings, kind.value).others.get(name, {})
-    return _build_from(entries[0], kind, options)
+    return entries[0]
 
 
 def _build_from(
-    entry: importlib.metadata.EntryPoint, kind: EngineKind, options: Mapping[str, Any]
+    entry: importlib.metadata.EntryPoint, kind: EngineKind, name: str, options: Mapping[str, Any]
 ) -> Engine:
     origin = f"entry point {entry.value} of the package {_distribution(entry)}"
     try:
         factory = entry.load()
     except _FAULTS as error:
-        raise _unavailable(entry.name, f"{origin} cannot be loaded: {error!r}") from error
+        raise _unavailable(name, f"{origin} cannot be loaded: {error!r}") from error
     if not callable(factory):
-        raise _unavailable(entry.name, f"{origin} is no factory but a {type(factory).__name__}")
+        raise _unavailable(name, f"{origin} is no factory but a {type(factory).__name__}")
     try:
         engine = factory(options)
     except _FAULTS as error:
         raise _unavailable(
-            entry.name,
-            f"{origin} cannot make an engine of [{kind.value}.{entry.name}]: {error!r}",
+            name, f"{origin} cannot make an engine of [{kind.value}.{name}]: {error!r}"
         ) from error
     if not isinstance(engine, kind.protocol):
         raise _unavailable(
-            entry.name,
+            name,
             f"{origin} made a {type(engine).__name__}, which is no {kind.protocol.__name__}; "
             f"it lacks {', '.join(_missing(engine, kind.protocol))}",
         )

@@ -40,15 +40,17 @@ class OpenAiRecognizer:
         self,
         settings: OpenAiRecognizerSettings,
         *,
+        name: str = NAME,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self._name = name
         self._settings = settings
-        self._server = OpenAiServer(NAME, settings, transport=transport)
+        self._server = OpenAiServer(name, settings, transport=transport)
 
     @property
     def name(self) -> str:
         """The name it is configured by."""
-        return NAME
+        return self._name
 
     async def load(self) -> None:
         """Check the settings; the server is not contacted. Raises `EngineError`."""

@@ -110,9 +110,10 @@ class _Model:
 class WhisperRecognizer:
     """A `SpeechRecognizer` with one thread per worker."""
 
-    name = "whisper"
-
-    def __init__(self, settings: WhisperSettings, models: ModelFolder) -> None:
+    def __init__(
+        self, settings: WhisperSettings, models: ModelFolder, *, name: str = "whisper"
+    ) -> None:
+        self.name = name
         self._settings = settings
         self._models = models
         self._model: _Model | None = None

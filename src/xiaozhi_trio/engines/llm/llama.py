@@ -44,12 +44,16 @@ class LlamaLanguageModel:
     answers that had no need of a tool; and the prompt grew by 290 tokens.
     """
 
-    name = NAME
-
     def __init__(
-        self, settings: LlamaSettings, models: ModelFolder, *, command: Sequence[str] = COMMAND
+        self,
+        settings: LlamaSettings,
+        models: ModelFolder,
+        *,
+        name: str = NAME,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         """`command` runs `llama_process` or what stands for it."""
+        self.name = name
         self._settings = settings
         self._models = models
         self._command = command
@@ -131,7 +135,7 @@ class LlamaLanguageModel:
             context_tokens=self._settings.context_tokens,
             threads=self._settings.threads,
         )
-        return await LlamaChild.start(parameters, command=self._command)
+        return await LlamaChild.start(parameters, engine=self.name, command=self._command)
 
     async def _running(self, file: Path) -> LlamaChild:
         """The process, a new one where it has died; for the one whose turn it is."""

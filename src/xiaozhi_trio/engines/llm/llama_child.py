@@ -56,7 +56,8 @@ _END_OF_PROCESS = frozenset({EngineErrorCategory.CONNECTIVITY, EngineErrorCatego
 class LlamaChild:
     """A process that serves one model."""
 
-    def __init__(self, process: trio.Process, secret: str) -> None:
+    def __init__(self, process: trio.Process, secret: str, engine: str) -> None:
+        self._engine = engine
         self._process = process
         self._stdin = cast("trio.abc.SendStream", process.stdin)
         self._stdout = cast("trio.abc.ReceiveStream", process.stdout)
@@ -70,10 +71,15 @@ class LlamaChild:
 
     @classmethod
     async def start(
-        cls, parameters: ModelParameters, *, command: Sequence[str] = COMMAND
+        cls,
+        parameters: ModelParameters,
+        *,
+        engine: str = NAME,
+        command: Sequence[str] = COMMAND,
     ) -> LlamaChild:
         """Start the process and wait until it serves the model.
 
+        `engine` is the name of the engine in the log and in errors.
         Raises `EngineError` with what the process told. No process is left behind by an
         error or a cancellation.
         """
@@ -87,8 +93,8 @@ class LlamaChild:
                 start_new_session=True,
             )
         except OSError as error:
-            raise _internal(f"cannot start a process: {error}") from error
-        child = cls(process, parameters.api_key)
+            raise _internal(engine, f"cannot start a process: {error}") from error
+        child = cls(process, parameters.api_key, engine)
         # The process outlives the caller, and so does what reads its words.
         trio.lowlevel.spawn_system_task(child._watch)
         async with contextlib.AsyncExitStack() as stack:
@@ -99,7 +105,7 @@ class LlamaChild:
             except trio.TooSlowError:
                 raise EngineError(
                     f"the model was not loaded within {LOAD_SECONDS:g} s",
-                    engine=NAME,
+                    engine=engine,
                     category=EngineErrorCategory.TIMEOUT,
                     retryable=True,
                 ) from None
@@ -124,7 +130,7 @@ class LlamaChild:
         ended where it broke the connection off or was silent.
         """
         if self._server is None:
-            raise _internal("asked before it was loaded")
+            raise _internal(self._engine, "asked before it was loaded")
         try:
             async with (
                 self._server.post(
@@ -145,7 +151,7 @@ class LlamaChild:
             await self._end(0)
             raise EngineError(
                 f"its process {self._complaint(error)}; the next reply starts a new one",
-                engine=NAME,
+                engine=self._engine,
                 category=error.category,
                 retryable=True,
             ) from error
@@ -172,7 +178,7 @@ class LlamaChild:
         match _json_object(line):
             case {"url": str(url)}:
                 server = OpenAiServer(
-                    NAME,
+                    self._engine,
                     _Endpoint(f"{url}/v1", self._secret, timeout_seconds=SILENT_SECONDS),
                     transport=await trio.to_thread.run_sync(_loopback_transport),
                 )
@@ -181,13 +187,17 @@ class LlamaChild:
             case {"error": str(error), "category": str(category)}:
                 await self.kill()
                 raise EngineError(
-                    error + self._said(), engine=NAME, category=EngineErrorCategory(category)
+                    error + self._said(),
+                    engine=self._engine,
+                    category=EngineErrorCategory(category),
                 )
             case _:
                 with trio.move_on_after(KILL_SECONDS):
                     await self._ended.wait()
                 await self.kill()
-                raise _internal(f"its process {self._how_it_ended()} instead of loading the model")
+                raise _internal(
+                    self._engine, f"its process {self._how_it_ended()} instead of loading the model"
+                )
 
     async def _first_line(self) -> bytes:
         """The one line of the standard output; less where that ends or is no such line."""
@@ -207,7 +217,7 @@ class LlamaChild:
         finally:
             self._ended.set()
         if self._unexpected:
-            logger.bind(engine=NAME, status=status, said=list(self._last_lines)).error(
+            logger.bind(engine=self._engine, status=status, said=list(self._last_lines)).error(
                 "language model's process ended"
             )
 
@@ -227,7 +237,7 @@ class LlamaChild:
         text = line.decode("utf-8", "replace").replace(self._secret, "***").strip()
         if text := text[:_SHOWN_CHARACTERS]:
             self._last_lines.append(text)
-            logger.bind(engine=NAME, line=text).debug("language model's process said")
+            logger.bind(engine=self._engine, line=text).debug("language model's process said")
 
     async def _end(self, grace: float) -> None:
         self._ending = True
@@ -300,5 +310,5 @@ def _json_object(data: bytes | str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _internal(message: str) -> EngineError:
-    return EngineError(message, engine=NAME, category=EngineErrorCategory.INTERNAL)
+def _internal(engine: str, message: str) -> EngineError:
+    return EngineError(message, engine=engine, category=EngineErrorCategory.INTERNAL)

@@ -46,16 +46,18 @@ class OpenAiLanguageModel:
         self,
         settings: OpenAiLanguageModelSettings,
         *,
+        name: str = NAME,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self._name = name
         self._settings = settings
-        self._server = OpenAiServer(NAME, settings, transport=transport)
+        self._server = OpenAiServer(name, settings, transport=transport)
         self._takes_tools = True
 
     @property
     def name(self) -> str:
         """The name it is configured by."""
-        return NAME
+        return self._name
 
     async def load(self) -> None:
         """Check the settings; the server is not contacted. Raises `EngineError`."""
@@ -64,7 +66,7 @@ class OpenAiLanguageModel:
         except TypeError as error:
             raise EngineError(
                 f"extra cannot be sent as JSON: {error}",
-                engine=NAME,
+                engine=self._name,
                 category=EngineErrorCategory.BAD_REQUEST,
             ) from error
         await self._server.load()
@@ -87,7 +89,9 @@ class OpenAiLanguageModel:
             except RequestRefusedError as error:
                 if not (tools and self._takes_tools and _is_about_tools(error)):
                     raise
-                logger.bind(engine=NAME, reason=str(error)).warning("language model takes no tools")
+                logger.bind(engine=self._name, reason=str(error)).warning(
+                    "language model takes no tools"
+                )
                 self._takes_tools = False
                 answer = await stack.enter_async_context(self._ask(messages, ()))
             yield await stack.enter_async_context(contextlib.aclosing(_pieces(answer)))
@@ -100,7 +104,7 @@ class OpenAiLanguageModel:
         except TypeError as error:
             raise EngineError(
                 f"the dialogue or a tool cannot be sent as JSON: {error}",
-                engine=NAME,
+                engine=self._name,
                 category=EngineErrorCategory.BAD_REQUEST,
             ) from error
         return self._server.post("/chat/completions", body, accept="text/event-stream")

@@ -23,9 +23,10 @@ class BilingualSynthesizer:
     Sentences may differ in sample rate, the chunks of one sentence never do.
     """
 
-    name = "bilingual"
-
-    def __init__(self, chinese: SpeechSynthesizer, english: SpeechSynthesizer) -> None:
+    def __init__(
+        self, chinese: SpeechSynthesizer, english: SpeechSynthesizer, *, name: str = "bilingual"
+    ) -> None:
+        self.name = name
         self._chinese = chinese
         self._english = english
 

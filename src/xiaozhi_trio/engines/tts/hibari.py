@@ -28,9 +28,10 @@ _WARM_UP = "Hello."
 class HibariSynthesizer:
     """A `SpeechSynthesizer` for English; it passes over characters of other scripts."""
 
-    name = "hibari"
-
-    def __init__(self, settings: HibariSettings, models: ModelFolder) -> None:
+    def __init__(
+        self, settings: HibariSettings, models: ModelFolder, *, name: str = "hibari"
+    ) -> None:
+        self.name = name
         self._settings = settings
         self._models = models
         self._voice: Any = None

@@ -63,9 +63,10 @@ class _Loaded:
 class KokoroSynthesizer:
     """A `SpeechSynthesizer`; one clause at a time, those of several sentences in turn."""
 
-    name = "kokoro"
-
-    def __init__(self, settings: KokoroSettings, models: ModelFolder) -> None:
+    def __init__(
+        self, settings: KokoroSettings, models: ModelFolder, *, name: str = "kokoro"
+    ) -> None:
+        self.name = name
         self._settings = settings
         self._models = models
         self._loaded: _Loaded | None = None

@@ -50,16 +50,18 @@ class OpenAiSynthesizer:
         self,
         settings: OpenAiSynthesizerSettings,
         *,
+        name: str = NAME,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self._name = name
         self._settings = settings
-        self._server = OpenAiServer(NAME, settings, transport=transport)
+        self._server = OpenAiServer(name, settings, transport=transport)
         self._limiter = trio.CapacityLimiter(THREADS)
 
     @property
     def name(self) -> str:
         """The name it is configured by."""
-        return NAME
+        return self._name
 
     async def load(self) -> None:
         """Check the settings; the server is not contacted. Raises `EngineError`."""
@@ -67,7 +69,7 @@ class OpenAiSynthesizer:
             try:
                 await trio.to_thread.run_sync(importlib.import_module, "av")
             except ImportError as error:
-                raise _without_pyav() from error
+                raise _without_pyav(self._name) from error
         await self._server.load()
 
     async def aclose(self) -> None:
@@ -195,7 +197,7 @@ async def _decoded_chunks(
         while (chunk := await speech.next_chunk()) is not None:
             yield chunk
     except ImportError as error:
-        raise _without_pyav() from error
+        raise _without_pyav(answer.errors.engine) from error
     except CompressedSpeechError as error:
         raise answer.errors.bad_response(
             f"the server's {container} audio cannot be decoded", str(error)
@@ -204,9 +206,9 @@ async def _decoded_chunks(
         speech.close()
 
 
-def _without_pyav() -> EngineError:
+def _without_pyav(engine: str) -> EngineError:
     return EngineError(
         "decoding mp3 and opus needs the package av; install it, or set format to pcm or wav",
-        engine=NAME,
+        engine=engine,
         category=EngineErrorCategory.UNAVAILABLE,
     )

@@ -68,9 +68,10 @@ class _Request:
 class SileroDetector:
     """A `VoiceActivityDetector`; one model serves all streams."""
 
-    name = "silero"
-
-    def __init__(self, settings: SileroSettings, models: ModelFolder) -> None:
+    def __init__(
+        self, settings: SileroSettings, models: ModelFolder, *, name: str = "silero"
+    ) -> None:
+        self.name = name
         self._settings = settings
         self._models = models
         self._model: OnnxModel | None = None
