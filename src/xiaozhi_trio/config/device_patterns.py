@@ -28,7 +28,7 @@ class DevicePatterns:
     @classmethod
     def of(cls, patterns: Iterable[str]) -> DevicePatterns:
         """Prepare the patterns, all of them at once."""
-        folded = {pattern.lower() for pattern in patterns}
+        folded = frozenset(pattern.lower() for pattern in patterns)
         globs = sorted(pattern for pattern in folded if ANYTHING in pattern)
         return cls(folded.difference(globs), [pattern.split(ANYTHING) for pattern in globs])
 
