@@ -7,6 +7,7 @@ finished, and that it was said to us.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -78,6 +79,7 @@ class Conversation:
         self._cancels_echo = cancels_echo
         self._on_parting = on_parting
         self._wake_words = WakeWords(tools.settings.conversation)
+        self._called = ""
         self._mode: ListenMode | None = None
         self._turns = 0
         self._turn: Turn | None = None
@@ -205,7 +207,11 @@ class Conversation:
         )
 
     def _recognise(self, utterance: Utterance) -> Recognition:
-        return self._transcriber.recognise(utterance)
+        if not utterance.begins_with_call:
+            return self._transcriber.recognise(utterance)
+        return self._transcriber.recognise(
+            utterance, edited=partial(self._wake_words.taken_off, self._called)
+        )
 
     def _tentatively_ended(self, so_far: Utterance) -> None:
         if self._trace is not None:
@@ -367,7 +373,10 @@ class Conversation:
             return utterance
         before = draft.occasion.utterance
         return Utterance(
-            before.pcm + utterance.pcm, before.voiced_ms + utterance.voiced_ms, utterance.cut
+            before.pcm + utterance.pcm,
+            before.voiced_ms + utterance.voiced_ms,
+            utterance.cut,
+            begins_with_call=before.begins_with_call,
         )
 
     @property
@@ -427,6 +436,9 @@ class Conversation:
         if not text:
             raise ProtocolViolation("text_missing", "listen detect without a text")
         greeting = self._wake_words.greeting_for(text)
+        if greeting is not None:
+            self._called = text
+            self._microphone.called()
         if greeting is None:
             self._begin(Typed(text))
         elif greeting:

@@ -25,6 +25,8 @@ _FORGET_VOICE_MS: Final = 320
 """Silence after which scattered bits of voice no longer add up to a beginning."""
 _RESUMED_VOICE_MS: Final = 64
 """Voice after a pause from which somebody goes on speaking; less is a click or a breath."""
+_CALL_MS: Final = 200
+"""Sound from before the report of a wake word from which two of its syllables may be in it."""
 
 
 @attrs.frozen
@@ -39,6 +41,8 @@ class Utterance:
     """It was ended by something else than silence."""
     number: int = 0
     """Tells apart what one microphone heard; 0 where it was put together of several."""
+    begins_with_call: bool = False
+    """Its first sound came before the wake word was reported, so that it may hold its end."""
 
 
 @attrs.frozen
@@ -120,6 +124,9 @@ class Listening:
         self._pre_roll = _PreRoll()
         self._utterance: bytearray | None = None
         self._number = 0
+        self._heard_bytes = 0
+        self._called_at = 0
+        self._begins_with_call = False
         self._in_voice = False
         self._voiced_ms = 0.0
         self._silent_ms = 0.0
@@ -157,6 +164,11 @@ class Listening:
     def voiced_ms(self) -> int:
         """Voice in the utterance so far; what barge-in is decided by."""
         return int(self._voiced_ms)
+
+    @property
+    def heard_ms(self) -> int:
+        """How much audio was taken so far: the ear's own clock."""
+        return self._heard_bytes // BYTES_PER_MS
 
     def attach(self, detector: VoiceActivityStream) -> None:
         """Give the ear its voice detector, which may come later than the first audio.
@@ -214,14 +226,23 @@ class Listening:
         """What was heard before was answered, such as a wake word."""
         self._pre_roll.clear()
 
+    def called(self) -> None:
+        """A wake word was reported: what was heard up to now may be the wake word."""
+        self._called_at = self._heard_bytes
+        if self._utterance is not None:
+            self._begins_with_call = True
+
     def _begin(self, pcm: bytes) -> None:
         self._utterance = bytearray(pcm)
         self._number += 1
+        overlap = self._called_at - (self._heard_bytes - len(pcm))
+        self._begins_with_call = overlap >= _CALL_MS * BYTES_PER_MS
 
     def put_back(self, utterance: Utterance) -> None:
         """What is being said now goes on from `utterance`, which ended too early."""
         now = self._pre_roll.take() if self._utterance is None else self._utterance
         self._begin(utterance.pcm + now)
+        self._begins_with_call = utterance.begins_with_call
         self._voiced_ms += utterance.voiced_ms
 
     def be_patient(self, silence_ms: float) -> None:
@@ -235,6 +256,7 @@ class Listening:
         """
         if self._mode is None and self._was_opened:
             return []
+        self._heard_bytes += len(pcm)
         if self._utterance is None:
             candidate_ms = self._voiced_ms + self._silent_ms if self._voiced_ms else 0.0
             keep = (self._settings.pre_roll_ms + candidate_ms) * BYTES_PER_MS
@@ -329,7 +351,7 @@ class Listening:
         pcm = bytes(self._utterance or b"")[: self._max_bytes]
         # Without a detector nobody can tell; the recogniser will.
         voiced_ms = self.voiced_ms if self._detector else len(pcm) // BYTES_PER_MS
-        return Utterance(pcm, voiced_ms, cut, self._number)
+        return Utterance(pcm, voiced_ms, cut, self._number, self._begins_with_call)
 
     def _finish(self, *, cut: bool) -> Utterance:
         utterance = self._so_far(cut=cut)

@@ -187,15 +187,15 @@ class Transcriber:
         if self._live is not None:
             self._live.feed(microphone.utterance_since(self._live.fed))
 
-    def recognise(self, utterance: Utterance) -> Recognition:
-        """The transcript of it all, begun at once."""
+    def recognise(self, utterance: Utterance, *, edited: Callable[[str], str] = str) -> Recognition:
+        """The transcript of it all, begun at once; `edited` as of `Recognition`."""
         question = None
         live = self._live
         if live is not None and live.number == utterance.number:
             live.feed(utterance.pcm[live.fed :])
             question = live.ask()
         recognition = Recognition(
-            self._slot, utterance.pcm, seconds=self._seconds, question=question
+            self._slot, utterance.pcm, seconds=self._seconds, question=question, edited=edited
         )
         self._nursery.start_soon(recognition.run)
         return recognition

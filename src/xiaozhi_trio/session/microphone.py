@@ -120,6 +120,10 @@ class Microphone:
         """See `Listening.forget_pre_roll`."""
         self._listening.forget_pre_roll()
 
+    def called(self) -> None:
+        """See `Listening.called`."""
+        self._listening.called()
+
     def put_back(self, utterance: Utterance) -> None:
         """See `Listening.put_back`."""
         self._listening.put_back(utterance)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.session.stage import stage_deadline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xiaozhi_trio.engines.protocols import SpeechRecognizer, Transcript
     from xiaozhi_trio.engines.slots import EngineSlot
     from xiaozhi_trio.session.live_transcript import Question
@@ -30,8 +33,9 @@ class Recognition:
         *,
         seconds: float,
         question: Question | None = None,
+        edited: Callable[[str], str] = str,
     ) -> None:
-        """`seconds` is the longest wait for the engine.
+        """`seconds` is the longest wait for the engine, `edited` what counts of what it heard.
 
         `question` is put to one that was fed all along; where it has no answer, or none
         within half the time, the audio is recognised in one piece.
@@ -40,6 +44,7 @@ class Recognition:
         self._pcm = pcm
         self._seconds = seconds
         self._question = question
+        self._edited = edited
         self._scope = trio.CancelScope()
         self._settled = trio.Event()
         self._outcome: Transcript | EngineError
@@ -49,7 +54,8 @@ class Recognition:
         with self._scope:
             try:
                 with stage_deadline("asr", self._seconds):
-                    self._outcome = await self._recognised()
+                    heard = await self._recognised()
+                    self._outcome = attrs.evolve(heard, text=self._edited(heard.text))
             except EngineError as error:
                 self._outcome = error
             self._settled.set()
