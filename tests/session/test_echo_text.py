@@ -72,3 +72,13 @@ def test_likeness_has_a_margin_on_both_sides() -> None:
     assert likeness("今天背景的天气很好", WEATHER) > LEAST_LIKENESS + 0.05
     assert likeness("明天上海的天气怎么样", WEATHER) < LEAST_LIKENESS - 0.05
     assert likeness("", WEATHER) == 0.0
+
+
+@pytest.mark.parametrize("heard", ["Once u", "upon a ti", "a time ther"])
+def test_the_last_word_of_an_echo_may_be_cut_off(heard: str) -> None:
+    assert repeats(heard, "Once upon a time there was a little server.")
+
+
+@pytest.mark.parametrize("heard", ["Onc upon", "once a", "time was", "u"])
+def test_other_words_may_not(heard: str) -> None:
+    assert not repeats(heard, "Once upon a time there was a little server.")

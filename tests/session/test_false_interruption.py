@@ -131,7 +131,7 @@ async def test_the_trace_tells_why_the_reply_went_on(autojump_clock, talk, log_l
     await t.device.speak(0.9)
     await t.device.silence(4)
     await t.device.wait_for("tts stop", count=2)
-    assert [line["reason"] for line in log_lines("false interruption")] == ["nothing said"]
+    assert [line["reason"] for line in log_lines("false interruption")] == ["backchannel"]
     assert [line["verdict"] for line in log_lines("heard, but not said to us")] == ["backchannel"]
     lines = [line for line in log_lines("turn over") if line["occasion"] == "typed"]
     assert [line["interruptions"] for line in lines] == [1]

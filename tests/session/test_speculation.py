@@ -13,6 +13,7 @@ from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.testing import (
     ScriptedLanguageModel,
     ScriptedRecognizer,
+    ScriptedStreamingRecognizer,
     ScriptedSynthesizer,
 )
 
@@ -160,8 +161,8 @@ async def test_the_trace_tells_of_withdrawn_speculations(autojump_clock, talk, l
     await t.device.wait_for("tts stop")
     (over,) = log_lines("turn over")
     assert over["discarded"] == 2
-    # Of the model, until its sentence was whole, and of the voice.
-    assert over["wasted_ms"] == 2 * (50 + 25 + 50)
+    # Of the recogniser, of the model until its sentence was whole, and of the voice.
+    assert over["wasted_ms"] == 2 * (50 + 50 + 25 + 50)
     assert over["outcome"] == "finished"
     trace = t.session._services.traces.turns()[-1].trace
     assert [attempt.speculative for attempt in trace.attempts] == [True] * 3
@@ -246,6 +247,79 @@ async def test_a_recogniser_busy_with_these_very_words_is_no_hindrance(
     await quiet(t, 0.56)
     assert len(t.asr.utterances) == 1
     assert len(t.llm.dialogues) == 1
+
+
+async def stutter(t, times: int, *, pause: float) -> None:
+    for _ in range(times):
+        await t.device.speak(0.2)
+        await t.device.silence(pause)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_short_pauses_are_recognised_so_often_and_no_more(autojump_clock, talk, most) -> None:
+    t = await meet(talk, settings=settings(max_speculations=most))
+    await stutter(t, 20, pause=0.16)
+    assert len(t.asr.utterances) == most
+    await t.device.speak(0.2)
+    await t.device.silence(1.0)
+    await t.device.wait_for("tts stop")
+    assert len(t.asr.utterances) == most + 1
+    assert t.asr.heard_ms[-1] > 20 * 360
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_longer_pauses_are_recognised_more_often(autojump_clock, talk, most) -> None:
+    """What was said decides how long to wait, also in the tenth group of a number."""
+    t = await meet(talk, settings=settings(max_speculations=most))
+    await stutter(t, 20, pause=0.3)
+    assert len(t.asr.utterances) == 4 * most
+    assert len(t.llm.dialogues) == most
+    await t.device.silence(1.0)
+    await t.device.wait_for("tts stop")
+    assert len(t.asr.utterances) == 4 * most + 1
+    # And as often in the next turn.
+    await t.device.listen()
+    await stutter(t, 3, pause=0.16)
+    assert len(t.asr.utterances) == 4 * most + 1 + min(most, 3)
+
+
+async def test_one_early_recognition_at_a_time(autojump_clock, talk) -> None:
+    class Counting(ScriptedRecognizer):
+        at_work = most = 0
+
+        async def transcribe(self, pcm: bytes):
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+            try:
+                return await super().transcribe(pcm)
+            finally:
+                self.at_work -= 1
+
+    t = await meet(talk, asr=Counting("what is the time", seconds=5))
+    await stutter(t, 10, pause=0.3)
+    await quiet(t, 0.3)
+    assert t.asr.most == 1
+
+
+async def test_one_that_follows_the_speech_may_be_asked_at_every_pause(
+    autojump_clock, talk
+) -> None:
+    t = await meet(talk, asr=ScriptedStreamingRecognizer("what is the time"))
+    await stutter(t, 20, pause=0.16)
+    recognition = t.session._conversation._recognition
+    assert recognition is not None
+    assert not t.asr.utterances
+
+
+async def test_recognitions_in_vain_are_told(autojump_clock, talk, log_lines) -> None:
+    t = await meet(talk)
+    await stutter(t, 5, pause=0.16)
+    await t.device.speak(0.2)
+    await t.device.silence(1.0)
+    await t.device.wait_for("tts stop")
+    (over,) = log_lines("turn over")
+    assert "discarded" not in over
+    assert over["wasted_ms"] == 3 * 50
 
 
 async def test_the_transcript_of_the_pause_is_that_of_the_turn(autojump_clock, talk) -> None:

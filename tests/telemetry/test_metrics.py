@@ -33,6 +33,7 @@ def a_turn() -> TurnTrace:
     with trace.attempt(speculative=True).stage("asr", engine="whisper") as stage:
         pass
     stage.began = (stage.ended or 0.0) - 0.2
+    trace.recognised_in_vain(0.3)
     trace.attempt(speculative=True)
     end = trio.current_time()
     trace.mark(Moment.TRANSCRIPT, at=end - 0.1)
@@ -67,7 +68,7 @@ async def observed() -> Metrics:
         "xiaozhi_false_interruptions_total 1.0",
         'xiaozhi_speculations_total{result="discarded"} 1.0',
         'xiaozhi_speculations_total{result="used"} 1.0',
-        "xiaozhi_speculation_wasted_seconds_total 0.2",
+        "xiaozhi_speculation_wasted_seconds_total 0.3",
     ],
 )
 async def test_turns_are_observed(observed: Metrics, line: str) -> None:

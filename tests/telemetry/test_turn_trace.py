@@ -126,6 +126,8 @@ async def test_a_turn_of_two_cancelled_speculations(autojump_clock) -> None:
         with trio.move_on_after(0.1), attempt.stage("asr", engine="whisper"):
             await trio.sleep_forever()
         attempt.mark(Moment.TRANSCRIPT)
+        # The recognition began before the attempt that waited for it.
+        trace.recognised_in_vain(0.2)
         attempt.discard()
         trace.mark(Moment.VOICE_RESUMED)
         attempt.mark(Moment.FIRST_TOKEN)
@@ -144,7 +146,17 @@ async def test_a_turn_of_two_cancelled_speculations(autojump_clock) -> None:
     fields = trace.as_fields()
     assert fields["transcript_ms"] == -100
     assert fields["tentative_end_ms"] == -400
-    assert (fields["discarded"], fields["wasted_ms"]) == (2, 200)
+    assert (fields["discarded"], fields["wasted_ms"]) == (2, 400)
+
+
+async def test_a_recognition_in_vain_is_told_also_where_nothing_was_prepared() -> None:
+    trace = spoken()
+    trace.recognised_in_vain(0.05)
+    trace.conclude("finished")
+    trace.recognised_in_vain(1.0)
+    fields = trace.as_fields()
+    assert "discarded" not in fields
+    assert fields["wasted_ms"] == 50
 
 
 async def test_a_new_attempt_discards_the_one_before(autojump_clock) -> None:

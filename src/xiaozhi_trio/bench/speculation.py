@@ -21,7 +21,7 @@ class Speculation:
     discarded: int = 0
     """Those of them that came to nothing, for the user went on speaking."""
     wasted_ms: float = 0.0
-    """What engines took for the discarded ones, recognition that was waited for included."""
+    """What engines took for the discarded ones, and for early recognitions in vain."""
 
     def note(self, trace: TurnTrace) -> None:
         """Add a turn that is over."""
@@ -31,8 +31,4 @@ class Speculation:
         self.begun += sum(attempt.speculative for attempt in trace.attempts)
         discarded = {a.number for a in trace.attempts if a.discarded_at is not None}
         self.discarded += len(discarded)
-        self.wasted_ms += sum(
-            ((stage.ended or stage.began) - stage.began) * 1000
-            for stage in trace.stages
-            if stage.attempt in discarded
-        )
+        self.wasted_ms += trace.wasted_seconds * 1000

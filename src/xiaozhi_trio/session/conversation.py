@@ -15,6 +15,7 @@ from loguru import logger
 
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.slots import SlotStatus
+from xiaozhi_trio.session.echo_trust import EchoTrust
 from xiaozhi_trio.session.end_of_turn.strategy import Pause
 from xiaozhi_trio.session.judgement import Verdict, judge
 from xiaozhi_trio.session.listening import (
@@ -49,6 +50,13 @@ if TYPE_CHECKING:
 
 _ECHO_SECONDS: Final = 3.0
 """How long after it was spoken a sentence may still be on its way through the recognition."""
+_RECOGNITIONS: Final = 4
+"""Of one turn's pauses, for each answer that may be prepared in vain: they cost a fraction of one,
+and what they find keeps a dictated number, with a pause in every group, from being cut off."""
+_NOISE: Final = "noise"
+_NOTHING_SAID: Final = "nothing said"
+_UNEXPLAINED: Final = frozenset({_NOISE, _NOTHING_SAID, Verdict.NOISE.value, Verdict.ECHO.value})
+"""Why a reply goes on where what silenced it may have been the reply itself."""
 
 
 class Conversation:
@@ -76,7 +84,7 @@ class Conversation:
         self._end_of_turn = end_of_turn
         self._idle_clock = idle_clock
         self._nursery = nursery
-        self._cancels_echo = cancels_echo
+        self._trust = EchoTrust(cancels=cancels_echo)
         self._on_parting = on_parting
         self._wake_words = WakeWords(tools.settings.conversation)
         self._called = ""
@@ -85,6 +93,7 @@ class Conversation:
         self._turn: Turn | None = None
         self._last_spoken: Turn | None = None
         self._draft: Turn | None = None
+        self._refused_as = _NOTHING_SAID
         self._recognition: Recognition | None = None
         self._transcriber = Transcriber(
             tools.engines.asr,
@@ -95,6 +104,7 @@ class Conversation:
         self._paused: Utterance | None = None
         self._weighing = trio.CancelScope()
         self._speculations = 0
+        self._recognitions = 0
         self._trace: TurnTrace | None = None
         idle_clock.restart()
 
@@ -109,7 +119,7 @@ class Conversation:
         utterance = self._microphone.end_early()
         if utterance is None:
             self._microphone.discard()
-            self._go_on("noise")
+            self._go_on("packets stopped")
         else:
             self._ended(utterance)
 
@@ -120,6 +130,11 @@ class Conversation:
         noticed = await self._microphone.hear(packet, timestamp)
         if self._is_deaf():
             return
+        self._trust.listens(
+            self._microphone.heard_ms,
+            we_speak=self._turn is not None and self._turn.is_speaking,
+            voice=self._microphone.voiced_ms > 0,
+        )
         if self._microphone.voiced_ms:
             self._voice_heard()
         for event in noticed:
@@ -140,7 +155,9 @@ class Conversation:
     @property
     def _is_free_of_echo(self) -> bool:
         """Whether voice is somebody's, also while our own speech is in the room."""
-        return self._cancels_echo or self._microphone.is_free_of_echo
+        if self._trust.is_doubted:
+            return False
+        return self._trust.cancels or self._microphone.is_free_of_echo
 
     def _voice_heard(self) -> None:
         turn, settings = self._turn, self._tools.settings.listening
@@ -175,11 +192,11 @@ class Conversation:
     def _notice(self, event: Heard) -> None:
         match event:
             case Began():
-                self._speculations = 0
+                self._count_anew()
                 self._trace = self._new_trace("spoken")
                 self._trace.mark(Moment.VOICE_START)
-            case Paused(so_far) if self._may_ask_early and not self._is_too_little(so_far):
-                self._recognition = self._recognise(so_far)
+            case Paused(so_far) if not self._is_too_little(so_far):
+                self._recognise_early(so_far, at_most=self._most_speculations)
             case TentativelyEnded(so_far) if not self._is_too_little(so_far):
                 self._tentatively_ended(so_far)
             case Resumed():
@@ -189,20 +206,41 @@ class Conversation:
             case Ended(utterance):
                 self._ended(utterance)
             case Forgotten():
-                self._go_on("noise")
+                self._go_on(_NOISE)
+
+    def _count_anew(self) -> None:
+        """Another turn, in which as much may be done in vain."""
+        self._speculations, self._recognitions = 0, 0
 
     @property
-    def _may_ask_early(self) -> bool:
-        """Whether to recognise what may not be the end."""
-        return self._tools.settings.listening.speculation and not self._tools.engines.asr.is_busy
+    def _most_speculations(self) -> int:
+        settings = self._tools.settings.listening
+        return settings.max_speculations if settings.speculation else 0
+
+    def _recognise_early(self, so_far: Utterance, *, at_most: int) -> None:
+        """Recognise what may not be the end, if as many of the turn were not recognised before.
+
+        Who pauses often is asked about later: first at every short pause, then at longer
+        ones, at last only at the end. A recogniser that follows the speech is only asked how
+        far it is. One that is busy is not asked, be it with what was taken back.
+        """
+        if self._recognition is not None or not self._most_speculations:
+            return
+        if self._tools.engines.asr.is_busy:
+            return
+        if not self._transcriber.follows(so_far):
+            if self._recognitions >= at_most:
+                return
+            self._recognitions += 1
+        self._recognition = self._recognise(so_far)
 
     @property
     def _may_speculate(self) -> bool:
         engines = self._tools.engines
         return (
-            self._speculations < self._tools.settings.listening.max_speculations
+            self._speculations < self._most_speculations
             # A recogniser may be busy with the very words that are to be answered.
-            and (self._recognition is not None or self._may_ask_early)
+            and self._recognition is not None
             and not (engines.llm.is_busy or engines.tts.is_busy)
         )
 
@@ -216,6 +254,7 @@ class Conversation:
     def _tentatively_ended(self, so_far: Utterance) -> None:
         if self._trace is not None:
             self._trace.mark(Moment.TENTATIVE_END)
+        self._recognise_early(so_far, at_most=_RECOGNITIONS * self._most_speculations)
         if self._may_speculate and self._draft is None:
             self._speculations += 1
             self._draft = self._prepare(so_far, speculative=True)
@@ -255,6 +294,7 @@ class Conversation:
 
     def _prepare(self, utterance: Utterance, *, speculative: bool) -> Turn:
         """A turn that answers the utterance, held back for now."""
+        self._refused_as = _NOTHING_SAID
         if self._recognition is None:
             self._recognition = self._recognise(utterance)
         if self._trace is None:
@@ -281,6 +321,7 @@ class Conversation:
         Without one there is nothing but to say sorry, or to go on with what was being said.
         """
         if transcript is None and self._turn is not None:
+            self._refused_as = "not recognised"
             return False
         verdict = Verdict.SPEECH
         if self._mode is not ListenMode.MANUAL and transcript is not None:
@@ -292,9 +333,9 @@ class Conversation:
                 saying=self._said_during(utterance),
             )
         if verdict is Verdict.ECHO:
-            # It was taken at its word that it cancels its echo.
-            self._cancels_echo = False
+            self._trust.heard_us()
         if verdict is not Verdict.SPEECH:
+            self._refused_as = verdict.value
             logger.bind(verdict=verdict.value, voiced_ms=utterance.voiced_ms).info(
                 "heard, but not said to us"
             )
@@ -335,6 +376,8 @@ class Conversation:
     def _forget_recognition(self) -> None:
         if self._recognition is not None:
             self._recognition.cancel()
+            if self._trace is not None:
+                self._trace.recognised_in_vain(self._recognition.seconds_spent)
             self._recognition = None
 
     def _ended(self, utterance: Utterance) -> None:
@@ -354,7 +397,7 @@ class Conversation:
         trace = self._trace or self._new_trace("spoken")
         trace.mark(Moment.COMMITTED_END)
         self._draft, self._recognition, self._trace = draft, None, None
-        self._speculations = 0
+        self._count_anew()
         self._idle_clock.hold()
         draft.commit()
         if draft.is_over:
@@ -388,6 +431,8 @@ class Conversation:
         """The interruption was none: let the interrupted reply go on."""
         if self._turn is not None and self._is_interrupted and self._draft is None:
             logger.bind(turn=self._turn.number, reason=reason).info("false interruption")
+            if reason in _UNEXPLAINED:
+                self._trust.fell_silent_for_nothing()
             self._turns += 1
             self._turn.resume(self._turns, reason=reason)
 
@@ -404,7 +449,8 @@ class Conversation:
             # is still speaking.
             return
         self._forget_speculation()
-        self._speculations, self._trace = 0, None
+        self._count_anew()
+        self._trace = None
         if mode is ListenMode.MANUAL:
             self._interrupt()
         elif self._tools.engines.vad.state.status is SlotStatus.FAILED:
@@ -542,7 +588,7 @@ class Conversation:
             self._microphone.forget_pre_roll()
         if turn.parts and turn.outcome in ("finished", "failed"):
             self._on_parting()
-        self._go_on("nothing said")
+        self._go_on(self._refused_as)
         self._listen_again(turn)
 
     def _listen_again(self, turn: Turn) -> None:

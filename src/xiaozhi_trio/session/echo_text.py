@@ -34,13 +34,16 @@ def repeats(heard: str, spoken: str) -> bool:
 
     Case, punctuation and spacing do not matter; words have to come in their order, and
     a part of a sentence is enough. False for text that is too short to tell (below
-    two words or characters), so that "yes" and 停 always count as the user's.
+    two words or characters), so that "yes" and 停 always count as the user's. The last word
+    may be cut off, as it is where the reply fell silent at its own sound.
     """
     said = words_of(heard)
     if len(said) < _LEAST:
         return False
+    if _contains(words_of(spoken), said):
+        return True
     if sum(1 if is_cjk(word[0]) else 2 for word in said) < _EXACT_BELOW:
-        return _contains(words_of(spoken), said)
+        return False
     return likeness(heard, spoken) >= LEAST_LIKENESS
 
 
@@ -61,5 +64,9 @@ def _by_words(heard: list[str], spoken: list[str]) -> float:
 
 
 def _contains(words: list[str], part: list[str]) -> bool:
-    size = len(part)
-    return any(words[at : at + size] == part for at in range(len(words) - size + 1))
+    *whole, last = part
+    size = len(whole)
+    return any(
+        words[at : at + size] == whole and words[at + size].startswith(last)
+        for at in range(len(words) - size)
+    )

@@ -172,6 +172,10 @@ class Transcriber:
         live = self._live
         return live is not None and live.number == utterance.number and live.says_ended
 
+    def follows(self, utterance: Utterance) -> bool:
+        """The engine has heard the utterance while it was spoken, and only has to be asked."""
+        return self._live is not None and self._live.number == utterance.number
+
     def follow(self, microphone: Microphone) -> None:
         """Hand over what the microphone has heard of an utterance since the last call."""
         number = microphone.utterance_number

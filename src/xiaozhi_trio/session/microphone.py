@@ -80,6 +80,11 @@ class Microphone:
         return self._listening.voiced_ms
 
     @property
+    def heard_ms(self) -> int:
+        """See `Listening.heard_ms`."""
+        return self._listening.heard_ms
+
+    @property
     def utterance_number(self) -> int:
         """See `Listening.utterance_number`."""
         return self._listening.utterance_number

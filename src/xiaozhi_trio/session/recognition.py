@@ -47,6 +47,8 @@ class Recognition:
         self._edited = edited
         self._scope = trio.CancelScope()
         self._settled = trio.Event()
+        self._began = trio.current_time()
+        self._ended: float | None = None
         self._outcome: Transcript | EngineError
 
     async def run(self) -> None:
@@ -58,6 +60,7 @@ class Recognition:
                     self._outcome = attrs.evolve(heard, text=self._edited(heard.text))
             except EngineError as error:
                 self._outcome = error
+            self._ended = trio.current_time()
             self._settled.set()
 
     async def _recognised(self) -> Transcript:
@@ -76,6 +79,12 @@ class Recognition:
         if self._question is not None:
             self._question.withdraw()
         self._scope.cancel()
+
+    @property
+    def seconds_spent(self) -> float:
+        """What it took, or has taken until now."""
+        ended = trio.current_time() if self._ended is None else self._ended
+        return ended - self._began
 
     async def transcript(self) -> Transcript:
         """The transcript, as soon as it is there. Raises `EngineError` where there is none."""

@@ -124,7 +124,7 @@ class Metrics:
         )
         self._wasted = Counter(
             "xiaozhi_speculation_wasted_seconds",
-            "Length of the stages of speculations that were discarded.",
+            "Length of the stages of speculations that were discarded, and of early recognitions.",
             registry=self._registry,
         )
 
@@ -168,8 +168,7 @@ class Metrics:
             self._stages.labels(*labels).observe(seconds)
             if stage.category:
                 self._failures.labels(stage.name, stage.engine, stage.category).inc()
-            if stage.attempt in discarded:
-                self._wasted.inc(seconds)
+        self._wasted.inc(trace.wasted_seconds)
 
 
 class _Present(Collector):

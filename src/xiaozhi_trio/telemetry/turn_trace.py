@@ -245,6 +245,7 @@ class TurnTrace:
     lengths: dict[str, int] = attrs.field(factory=dict, init=False)
     """Such as `transcript_characters`; in place of what was said."""
     _book: _Book = attrs.field(factory=_Book, init=False, repr=False)
+    _recognised_in_vain: float = attrs.field(default=0.0, init=False, repr=False)
 
     @property
     def marks(self) -> list[Mark]:
@@ -300,6 +301,25 @@ class TurnTrace:
         if self.concluded_at is None:
             self.lengths.update(lengths)
 
+    def recognised_in_vain(self, seconds: float) -> None:
+        """So long a recogniser worked at what turned out not to be the end."""
+        if self.concluded_at is None:
+            self._recognised_in_vain += seconds
+
+    @property
+    def wasted_seconds(self) -> float:
+        """Work that came to nothing because the user went on speaking.
+
+        How long discarded attempts waited for a transcript is not in it: that is part of
+        the recognition in vain.
+        """
+        discarded = {a.number for a in self.attempts if a.discarded_at is not None}
+        return self._recognised_in_vain + sum(
+            (stage.ended or stage.began) - stage.began
+            for stage in self.stages
+            if stage.attempt in discarded and stage.name != "asr"
+        )
+
     def time_of(self, moment: Moment) -> float | None:
         """When this was, of the present attempt or of the turn itself, the last time."""
         attempt = self.answer
@@ -343,9 +363,8 @@ class TurnTrace:
             fields["interruptions"] = interruptions
         if discarded:
             fields["discarded"] = len(discarded)
-            fields["wasted_ms"] = _milliseconds(
-                sum((s.ended or s.began) - s.began for s in self.stages if s.attempt in discarded)
-            )
+        if self.wasted_seconds:
+            fields["wasted_ms"] = _milliseconds(self.wasted_seconds)
         for stage in self.stages:
             if stage.engine and stage.attempt not in discarded:
                 fields[stage.name] = stage.engine
