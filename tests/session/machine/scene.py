@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from transcript import Entry, HungUp, Received, Sent
+from transcript import Entry, HungUp, Received, Recognition, Sent
 
 from xiaozhi_trio.config.settings import Settings
 
@@ -38,6 +38,8 @@ class Scene:
     """Since the last `tts start`."""
     listened_at: float = -1.0
     """When it was last in realtime mode; messages of one breath may pass each other."""
+    heard_meanwhile: bool = False
+    """In realtime mode since the last `tts start`, and perhaps understood only later."""
     disturbed_at: float = -1.0
     """When the device, or the operator, last did something."""
     stalled: bool = False
@@ -56,7 +58,8 @@ class Scene:
         """Whether a `tts stop` that comes now can only be the natural end of a speech."""
         calm = at > self.disturbed_at and not self.stalled
         # What is heard meanwhile may interrupt it later, once it is understood.
-        return self.speaking and calm and not self.hears_while_speaking
+        heard = self.hears_while_speaking or self.heard_meanwhile
+        return self.speaking and calm and not heard
 
     def played_until(self, at: float) -> float:
         """`plays_until` with one more packet that comes at `at`."""
@@ -77,6 +80,8 @@ class Scene:
                     self.suspended = False
                 if kind in {"hang up", "drain", "bad hello"}:
                     self.leaving = True
+            case Recognition() if self.hears_while_speaking:
+                self.heard_meanwhile = True
             case HungUp():
                 self.over = True
             case Received(at, event):
@@ -85,7 +90,7 @@ class Scene:
                         self.greeted = True
                     case "tts start":
                         self.speaking = True
-                        self.aborted = self.suspended = False
+                        self.aborted = self.suspended = self.heard_meanwhile = False
                         self.opened_at = self.plays_until = at
                         self.packets = 0
                     case "tts stop":
