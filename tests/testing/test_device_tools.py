@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xiaozhi_trio.testing.device_tools import DeviceTools
+from xiaozhi_trio.testing.device_tools import DeviceTools, ToolScript
 
 
 def ask(tools: DeviceTools, method: str, number: object = 1, **params):
@@ -54,3 +54,38 @@ def test_errors_have_a_message_and_no_code(method: str, params, message: str) ->
 )
 def test_to_these_firmware_stays_silent(request_) -> None:
     assert DeviceTools().answer(request_) is None
+
+
+def call(tools: DeviceTools, name: str):
+    return ask(tools, "tools/call", name=name)
+
+
+def test_a_scripted_tool_does_as_it_was_told() -> None:
+    lamp = ToolScript(name="self.lamp", description="Switches it.", result="on", delay_ms=20)
+    tools = DeviceTools([lamp, ToolScript(name="self.radio", error="no signal")])
+    assert ask(tools, "tools/list")["result"]["tools"][2]["description"] == "Switches it."
+    assert call(tools, "self.lamp")["result"]["content"][0]["text"] == "on"
+    assert call(tools, "self.radio")["error"] == {"message": "no signal"}
+    assert tools.calls == ["self.lamp", "self.radio"]
+    assert tools.script("self.lamp") is lamp
+    assert tools.script("self.get_device_status").delay_ms == 0
+
+
+def test_a_scripted_tool_takes_the_place_of_one_of_its_name() -> None:
+    tools = DeviceTools([ToolScript(name="self.get_device_status", result="fine")])
+    names = [tool["name"] for tool in ask(tools, "tools/list")["result"]["tools"]]
+    assert names == ["self.audio_speaker.set_volume", "self.get_device_status"]
+    assert call(tools, "self.get_device_status")["result"]["content"][0]["text"] == "fine"
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"method": "tools/call", "params": {"name": "self.lamp"}}, "self.lamp"),
+        ({"method": "tools/call", "params": {}}, ""),
+        ({"method": "tools/call"}, ""),
+        ({"method": "tools/list", "params": {"name": "self.lamp"}}, ""),
+    ],
+)
+def test_which_tool_a_request_calls(body, name: str) -> None:
+    assert DeviceTools().called(body) == name

@@ -70,6 +70,35 @@ def test_engines_that_only_answer_do_nothing_wrong() -> None:
     assert not EnginesScript().goes_wrong
 
 
+def test_tools_and_who_calls_them() -> None:
+    scenario = parse_scenario(
+        """
+        name = "a"
+        steps = []
+        [device]
+        tools = [{ name = "self.lamp", error = "no bulb", delay_ms = 20 }]
+        [[engines.llm.answers]]
+        say = ""
+        calls = [{ tool = "self.lamp", arguments = { on = true } }, { tool = "end_conversation" }]
+        then = "Done."
+        """,
+        file="a.toml",
+    )
+    (tool,) = scenario.device.tools
+    assert (tool.name, tool.error, tool.delay_ms, tool.answers) == (
+        "self.lamp",
+        "no bulb",
+        20,
+        True,
+    )
+    (answer,) = scenario.engines.llm.answers
+    assert [call.tool for call in answer.calls] == ["self.lamp", "end_conversation"]
+    assert answer.calls[0].arguments == {"on": True}
+    assert scenario.engines.calls_tools
+    assert not scenario.engines.goes_wrong
+    assert not EnginesScript().calls_tools
+
+
 @pytest.mark.parametrize(
     ("document", "problem"),
     [
@@ -123,6 +152,15 @@ def test_engines_that_only_answer_do_nothing_wrong() -> None:
         (
             'name = "a"\nsteps = []\n[device]\necho = "loud"',
             "device.echo: came 'loud', expected a number",
+        ),
+        (
+            'name = "a"\nsteps = []\n[device]\ntools = [{ result = "x" }]',
+            "device.tools[1].name: is missing",
+        ),
+        (
+            'name = "a"\nsteps = []\n[[engines.llm.answers]]\nsay = ""\n'
+            'calls = [{ tool = "x", arguments = 3 }]',
+            "engines.llm.answers[1].calls[1].arguments: came 3, expected a table",
         ),
         ('name = "a"\nsteps = []\n[engine]', "engine: unknown key; known here: name"),
         ('name = "a"\nsteps = []\nbreaks = ["luck"]', "breaks[1]: came 'luck'"),

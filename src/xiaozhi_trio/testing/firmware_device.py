@@ -20,7 +20,7 @@ import trio
 from xiaozhi_trio.audio.opus import OpusEncoder
 from xiaozhi_trio.engines.protocols import LISTENING_RATE
 from xiaozhi_trio.testing.device import Event, Link, SimulatedDevice
-from xiaozhi_trio.testing.device_tools import DeviceTools
+from xiaozhi_trio.testing.device_tools import DeviceTools, ToolScript
 from xiaozhi_trio.testing.loudspeaker import Loudspeaker, PlayedFrame
 from xiaozhi_trio.testing.room import Room
 from xiaozhi_trio.testing.timeline import Side
@@ -92,6 +92,8 @@ class DeviceProfile:
     """How loud the microphone hears the loudspeaker; 1 is as loud as it plays."""
     wake_word: str = "你好小智"
     mcp: bool = True
+    tools: tuple[ToolScript, ...] = ()
+    """What it has beside the tools of every device."""
     scheduling_ms: int = 15
     """Until the main task gets to what the network task left for it."""
     uplink: UplinkProfile = attrs.field(factory=UplinkProfile)
@@ -128,7 +130,7 @@ class FirmwareDevice:
         self.microphone_is_open = False
         """It takes what sounds in the room."""
         self.room = Room()
-        self.tools = DeviceTools()
+        self.tools = DeviceTools(profile.tools)
         self.loudspeaker = Loudspeaker(on_frame=self._played)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -319,8 +321,13 @@ class FirmwareDevice:
             self._set_state(State.IDLE if self._mode == "manual" else State.LISTENING)
 
     async def _on_mcp(self, request: dict[str, Any]) -> None:
+        name = self.tools.called(request)
+        script = self.tools.script(name)
+        if name:
+            self._note("tool call", name)
+            await trio.sleep(script.delay_ms / 1000)
         answer = self.tools.answer(request)
-        if answer is not None:
+        if answer is not None and script.answers:
             await self._send("mcp", payload=answer)
 
     def _listen(self, mode: Mode) -> None:

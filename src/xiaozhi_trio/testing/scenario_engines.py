@@ -5,15 +5,17 @@ All of them run on Trio's clock and without threads.
 
 from __future__ import annotations
 
+import json
 import re
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
-from xiaozhi_trio.engines.protocols import LISTENING_RATE, PcmChunk, Transcript
+from xiaozhi_trio.engines.protocols import LISTENING_RATE, PcmChunk, ToolCall, Transcript
 from xiaozhi_trio.testing.engines import LoudnessDetector
 from xiaozhi_trio.testing.tone_speech import speech, transcript
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _SPEECH_RATE: Final = 24_000
 _TOKEN: Final = re.compile(r"\s*(?:[\u3040-\u9fff\uac00-\ud7a3]|[^\s\u3040-\u9fff\uac00-\ud7a3]+)")
+
+_NO_FUNCTION: Final = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @attrs.frozen(kw_only=True)
@@ -52,12 +56,25 @@ class RecognizerScript(Mishaps):
 
 
 @attrs.frozen(kw_only=True)
+class Call:
+    """A tool that the language model asks for."""
+
+    tool: str
+    """As the device or the server calls it."""
+    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
 class Answer:
     """What the language model says to something."""
 
     to: str = ""
     """Part of the user's last message, in any case; empty for whatever is said."""
     say: str
+    calls: tuple[Call, ...] = ()
+    """What it asks for after it has said that."""
+    then: str = ""
+    """What it says when it is told what came of it; `{result}` is the result of the last call."""
     fails_after: int | None = None
     """Tokens after which it fails."""
     hangs_after: int | None = None
@@ -97,6 +114,12 @@ class EnginesScript:
     tts: SynthesizerScript = attrs.field(factory=SynthesizerScript)
     llm_fallback: LanguageModelScript | None = None
     tts_fallback: SynthesizerScript | None = None
+
+    @property
+    def calls_tools(self) -> bool:
+        """The language model is told which tools to call."""
+        models = (self.llm, self.llm_fallback)
+        return any(answer.calls for llm in models if llm is not None for answer in llm.answers)
 
     @property
     def goes_wrong(self) -> bool:
@@ -214,23 +237,38 @@ class ToldLanguageModel(_Scripted):
     async def reply(
         self,
         messages: Sequence[ChatMessage],
-        tools: Sequence[ToolSpec] = (),  # noqa: ARG002 - its script calls none
-    ) -> AsyncIterator[AsyncIterator[str]]:
-        """The answer, token by token."""
+        tools: Sequence[ToolSpec] = (),
+    ) -> AsyncIterator[AsyncIterator[str | ToolCall]]:
+        """The answer, token by token, then its calls."""
         self.dialogues.append(list(messages))
         question = next((m.content for m in reversed(messages) if m.role == "user"), "")
-        tokens = self._tokens(question, self._count(question))
+        is_told = messages[-1].role == "tool"
+        result = messages[-1].content if is_told else None
+        names = [tool.name for tool in tools]
+        tokens = self._pieces(question, result, names, self._count(result or question))
         try:
             yield tokens
         finally:
             await tokens.aclose()
 
-    async def _tokens(self, question: str, call: int) -> AsyncGenerator[str, None]:
+    async def _pieces(
+        self, question: str, result: str | None, names: Sequence[str], number: int
+    ) -> AsyncGenerator[str | ToolCall, None]:
         await trio.sleep(self._script.first_token_ms / 1000)
-        await self._meet_mishaps(call)
+        await self._meet_mishaps(number)
         answer = self._answer(question)
         if answer is None:
             return
+        if result is not None:
+            answer = attrs.evolve(answer, say=answer.then.replace("{result}", result), calls=())
+        async with aclosing(self._tokens(answer)) as tokens:
+            async for token in tokens:
+                yield token
+        for at, call in enumerate(answer.calls):
+            arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+            yield ToolCall(f"call_{number}_{at}", _offered(call.tool, names), arguments)
+
+    async def _tokens(self, answer: Answer) -> AsyncGenerator[str, None]:
         tokens = _TOKEN.findall(answer.say)
         for number, token in enumerate([*tokens, ""]):
             if number == answer.hangs_after:
@@ -246,6 +284,12 @@ class ToldLanguageModel(_Scripted):
         said = question.casefold()
         fits = (answer for answer in self._script.answers if answer.to.casefold() in said)
         return next(fits, None)
+
+
+def _offered(tool: str, names: Sequence[str]) -> str:
+    """The name under which the language model knows a tool: not every name may be a function's."""
+    plain = _NO_FUNCTION.sub("_", tool)
+    return tool if tool in names else plain
 
 
 class ToneSynthesizer(_Scripted):

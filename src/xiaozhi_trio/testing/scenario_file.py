@@ -14,6 +14,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from xiaozhi_trio.engines.errors import EngineErrorCategory
 from xiaozhi_trio.testing import scenario as kinds
 from xiaozhi_trio.testing.scenario import Scenario, Step
+from xiaozhi_trio.testing.scenario_engines import Call, Mishaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -186,6 +187,7 @@ _SPECIAL: Final = MappingProxyType(
         "send_hex": (kinds.SendBytes, _hex),
         "server": (Scenario, _table),
         "send": (kinds.Send, _table),
+        "arguments": (Call, _table),
     }
 )
 """Fields whose values cannot be told from their types."""
@@ -207,7 +209,7 @@ def _make_converter() -> cattrs.Converter:
             for name, (owner, hook) in _SPECIAL.items()
             if owner is cls
         }
-        if "error" in attrs.fields_dict(cls):
+        if issubclass(cls, Mishaps):
             overrides["error"] = override(struct_hook=_error_category)
         structure = make_dict_structure_fn(
             cls, converter, _cattrs_forbid_extra_keys=True, **overrides
