@@ -104,6 +104,34 @@ def test_fallback_engines_are_checked_too(run_command: RunCommand, tmp_path: Pat
     assert "kokoro" in result.stdout
 
 
+def test_named_engines_are_shown_with_what_they_are(
+    run_command: RunCommand, tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[llm]\nengine = "cloud"\nfallback = ["big"]\n'
+        '[llm.cloud]\nengine = "openai"\napi_key = "sk-hidden"\n'
+        '[llm.big]\nengine = "llama"\nmodel = "qwen2.5-1.5b"\n'
+        '[tts]\nengine = "duo"\n[tts.duo]\nengine = "bilingual"\nchinese = "hibari"\n'
+    )
+    result = run_command("check")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (
+        "engines         vad silero, asr whisper, llm cloud (openai) or big (llama), "
+        "tts duo (hibari + hibari)\n"
+    ) in result.stdout
+    assert "(to be fetched: silero-vad, whisper-base, qwen2.5-1.5b)" in result.stdout
+    assert "hidden" not in result.stdout
+
+
+def test_a_named_engine_that_cannot_be_is_told_with_its_line(
+    run_command: RunCommand, tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text('[llm.cloud]\nengine = "opnai"\n')
+    result = run_command("check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "config.toml:2  [llm.cloud] engine" in result.stderr
+
+
 def test_a_certificate_with_its_key_is_right(run_command: RunCommand, tmp_path: Path) -> None:
     certificate = trustme.CA().issue_cert("voice.example.com")
     certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))

@@ -95,6 +95,24 @@ class TestNeededModels:
                 '[tts]\nengine = "openai"\nfallback = ["bilingual"]',
                 DEFAULT_MODELS,
             ),
+            (
+                '[vad]\nengine = "ear"\n[vad.ear]\nengine = "silero"\n'
+                '[asr]\nengine = "cloud"\nfallback = ["small"]\n[asr.cloud]\nengine = "openai"\n'
+                '[asr.small]\nengine = "whisper"\nmodel = "whisper-small"\n'
+                '[llm]\nengine = "big"\nfallback = ["llama"]\n'
+                '[llm.big]\nengine = "llama"\nmodel = "qwen2.5-1.5b"\n'
+                '[llm.unused]\nengine = "llama"\nmodel = "qwen-unused"\n'
+                '[tts]\nengine = "duo"\n[tts.duo]\nengine = "bilingual"\nchinese = "slow"\n'
+                '[tts.slow]\nengine = "kokoro"\nvoice_zh = "zm_yunxi"',
+                [
+                    "silero-vad",
+                    "whisper-small",
+                    "qwen2.5-1.5b",
+                    "qwen2.5-0.5b",
+                    "kokoro",
+                    "kokoro-voices-extra",
+                ],
+            ),
         ],
     )
     def test_they_follow_from_the_engines(self, document: str, models: list[str]) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from xiaozhi_trio.config.engines import BilingualSettings
+from xiaozhi_trio.config.engines import (
+    KINDS,
+    BilingualSettings,
+    KokoroSettings,
+    NamedEngine,
+    OpenAiLanguageModelSettings,
+    built_in_engines,
+)
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.errors import EngineErrorCategory as Category
@@ -53,7 +60,7 @@ class Parrot:
     async def aclose(self) -> None: ...
 
     async def transcribe(self, pcm: bytes) -> Transcript:
-        return Transcript("hello")
+        return Transcript(f"hello {self.options.get('ear', '')}")
 
 
 def choose(kind: EngineKind, engine: str, **more: Any) -> Settings:
@@ -198,6 +205,96 @@ def test_an_installed_engine_without_a_table(install: Callable[..., None]) -> No
     engine = build_engine(EngineKind.ASR, choose(EngineKind.ASR, "x"), MODELS)
     assert isinstance(engine, Parrot)
     assert engine.options == {}
+
+
+def named(engine: str, **settings: Any) -> NamedEngine:
+    return NamedEngine(engine=engine, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine"),
+    [
+        (kind, engine)
+        for kind, section in ((EngineKind(kind), section) for section, kind in KINDS.items())
+        for engine in built_in_engines(section)
+    ],
+)
+def test_every_built_in_engine_takes_a_name(kind: EngineKind, engine: str) -> None:
+    pytest.importorskip("onnxruntime")
+    assert engine in engine_names(kind)
+    own = getattr(getattr(Settings(), kind.value), engine)
+    settings = choose(kind, "mine", named={"mine": NamedEngine(engine=engine, settings=own)})
+    built = build_engine(kind, settings, MODELS)
+    assert isinstance(built, kind.protocol)
+    assert built.name == "mine"
+    assert type(built) is type(build_engine(kind, choose(kind, engine), MODELS))
+
+
+def test_two_of_one_built_in_engine() -> None:
+    cloud = NamedEngine(engine="openai", settings=OpenAiLanguageModelSettings(model="big"))
+    nas = NamedEngine(engine="openai", settings=OpenAiLanguageModelSettings(model="small"))
+    settings = choose(
+        EngineKind.LLM, "cloud", fallback=("nas", "openai"), named={"cloud": cloud, "nas": nas}
+    )
+    chain = build_chain(EngineKind.LLM, settings, MODELS)
+    assert [engine.name for engine in chain] == ["cloud", "nas", "openai"]
+    assert [engine._settings.model for engine in chain] == ["big", "small", "gpt-4o-mini"]
+
+
+async def test_two_of_one_installed_engine(install: Callable[..., None]) -> None:
+    install("parrot_engine:Parrot", name="parrot")
+    settings = choose(
+        EngineKind.ASR,
+        "left",
+        fallback=("right", "parrot"),
+        named={"left": named("parrot", ear=1), "right": named("parrot", ear=2)},
+        others={"parrot": {"ear": 0}},
+    )
+    chain = build_chain(EngineKind.ASR, settings, MODELS)
+    assert [engine.name for engine in chain] == ["left", "right", "parrot"]
+    heard = [await engine.transcribe(b"") for engine in chain]
+    assert [transcript.text for transcript in heard] == ["hello 1", "hello 2", "hello 0"]
+
+
+def test_a_named_one_that_cannot_be_made_is_named(install: Callable[..., None]) -> None:
+    install("parrot_engine:refuses", name="parrot")
+    settings = choose(EngineKind.ASR, "left", named={"left": named("parrot")})
+    with pytest.raises(EngineError, match=r"cannot make an engine of \[asr\.left\]") as caught:
+        build_engine(EngineKind.ASR, settings, MODELS)
+    assert caught.value.engine == "left"
+
+
+def test_a_bilingual_of_named_ones() -> None:
+    pytest.importorskip("onnxruntime")
+    slow = NamedEngine(engine="kokoro", settings=KokoroSettings())
+    one = NamedEngine(engine="bilingual", settings=BilingualSettings(chinese="slow"))
+    alone = NamedEngine(
+        engine="bilingual", settings=BilingualSettings(chinese="slow", english="slow")
+    )
+    settings = choose(
+        EngineKind.TTS, "one", fallback=("alone",), named={"slow": slow, "one": one, "alone": alone}
+    )
+    first, second = build_chain(EngineKind.TTS, settings, MODELS)
+    assert (first.name, second.name) == ("one", "alone")
+    assert (first._chinese.name, first._english.name) == ("slow", "hibari")
+    assert isinstance(second, type(first._chinese))
+
+
+def test_a_named_bilingual_cannot_name_itself() -> None:
+    duo = NamedEngine(engine="bilingual", settings=BilingualSettings(english="duo"))
+    with pytest.raises(EngineError, match=r"\[tts\.duo\] names duo, which is bilingual itself"):
+        build_engine(EngineKind.TTS, choose(EngineKind.TTS, "duo", named={"duo": duo}), MODELS)
+
+
+def test_an_unknown_engine_names_the_named_ones() -> None:
+    nas = NamedEngine(engine="openai", settings=OpenAiLanguageModelSettings())
+    settings = choose(EngineKind.LLM, "nsa", named={"nas": nas}, others={"cloud": {"model": "x"}})
+    with pytest.raises(EngineError, match="known are llama, openai, nas") as caught:
+        build_engine(EngineKind.LLM, settings, MODELS)
+    assert "engine = " not in str(caught.value)
+    settings = choose(EngineKind.LLM, "cloud", others={"cloud": {"model": "x"}})
+    with pytest.raises(EngineError, match=r"or say in \[llm\.cloud\] which engine"):
+        build_engine(EngineKind.LLM, settings, MODELS)
 
 
 def test_a_built_in_engine_cannot_be_replaced(install: Callable[..., None]) -> None:

@@ -15,6 +15,8 @@ from xiaozhi_trio.engines.fallback import (
     FallbackSynthesizer,
 )
 from xiaozhi_trio.engines.fallback_link import FallbackPolicy
+from xiaozhi_trio.engines.named import under_name
+from xiaozhi_trio.engines.protocols import LanguageModel, SpeechRecognizer, SpeechSynthesizer
 from xiaozhi_trio.engines.slots import EngineSlot
 from xiaozhi_trio.testing import (
     ScriptedLanguageModel,
@@ -103,6 +105,32 @@ async def test_the_second_voice_speaks(autojump_clock, talk, first, within) -> N
     assert await ask(t) < within
     assert second.sentences == ["Fine, thank you."]
     assert first.speaking == second.speaking == 0
+
+
+async def test_the_turn_tells_who_answered(autojump_clock, talk, log_lines) -> None:
+    def pair(first: Engine, second: Engine, protocol: type) -> FallbackChain[Any]:
+        kind = protocol.__name__
+        return chain(
+            under_name(f"first {kind}", first, protocol),
+            under_name(f"second {kind}", second, protocol),
+        )
+
+    hears = pair(ScriptedRecognizer(DOWN), ScriptedRecognizer("Hello?"), SpeechRecognizer)
+    thinks = pair(ScriptedLanguageModel([DOWN]), ScriptedLanguageModel(["Hi."]), LanguageModel)
+    speaks = pair(
+        ScriptedSynthesizer(fails=lambda _: DOWN), ScriptedSynthesizer(), SpeechSynthesizer
+    )
+    t = await talk(
+        asr=FallbackRecognizer(hears),
+        llm=FallbackLanguageModel(thinks),
+        tts=FallbackSynthesizer(speaks),
+    )
+    await ask(t)
+    await trio.testing.wait_all_tasks_blocked()
+    [turn] = log_lines("turn over")
+    assert turn["asr"] == "second SpeechRecognizer"
+    assert turn["llm"] == "second LanguageModel"
+    assert turn["tts"] == "second SpeechSynthesizer"
 
 
 class Mute(ScriptedSynthesizer):

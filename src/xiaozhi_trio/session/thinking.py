@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
-from xiaozhi_trio.engines.protocols import ToolCall
+from xiaozhi_trio.engines.protocols import ToolCall, engine_of
 from xiaozhi_trio.session.segmentation import SentenceSegmenter
 from xiaozhi_trio.session.stage import stage_deadline
 from xiaozhi_trio.session.unspoken import UnspokenFilter
@@ -53,11 +53,12 @@ async def think(
                 is_last = tools.is_exhausted
                 calls: list[ToolCall] = []
                 with (
-                    trace.stage("llm", engine=slot.state.engine),
+                    trace.stage("llm", engine=slot.state.engine) as stage,
                     stage_deadline("llm", settings.first_token_seconds) as deadline,
                 ):
                     model = await slot.ready()
                     async with model.reply(dialogue, tools.specs) as pieces:
+                        stage.engine = engine_of(pieces, model)
                         async for piece in pieces:
                             trace.mark(Moment.FIRST_TOKEN)
                             deadline.pause()

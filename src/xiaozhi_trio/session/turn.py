@@ -295,8 +295,9 @@ class Turn:
         return transcript.text if self.is_accepted else ""
 
     async def _transcribed(self, recognition: Recognition) -> Transcript:
-        with self._trace.stage("asr", engine=self._tools.engines.asr.state.engine):
+        with self._trace.stage("asr", engine=self._tools.engines.asr.state.engine) as stage:
             transcript = await recognition.transcript()
+            stage.engine = transcript.engine or stage.engine
         # A model in a thread finishes what it began. A turn that was interrupted
         # meanwhile must not add to the history, where the next one has its place now.
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -14,7 +14,7 @@ from loguru import logger
 
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.engines.pieces import NO_SPEECH, speech_fault
-from xiaozhi_trio.engines.protocols import PcmChunk
+from xiaozhi_trio.engines.protocols import PcmChunk, engine_of
 from xiaozhi_trio.session.playout import SpeechItem, SpokenSentence
 from xiaozhi_trio.session.spoken_text import display_text, spoken_text
 from xiaozhi_trio.session.stage import stage_deadline
@@ -106,11 +106,12 @@ class Voice:
         await speech.send(sentence)
         milliseconds = 0.0
         with (
-            self._trace.stage("tts", engine=self._slot.state.engine),
+            self._trace.stage("tts", engine=self._slot.state.engine) as stage,
             stage_deadline("tts", self._seconds) as deadline,
         ):
             synthesizer = await self._slot.ready()
             async with synthesizer.synthesize(words) as chunks:
+                stage.engine = engine_of(chunks, synthesizer)
                 async for chunk in chunks:
                     deadline.pause()
                     _refuse(speech_fault(chunk), engine=synthesizer.name)
