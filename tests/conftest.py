@@ -12,6 +12,7 @@ import trio
 
 from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.slots import EngineSet, EngineSlot
+from xiaozhi_trio.session.agents import Agents
 from xiaozhi_trio.session.session import Session, SessionServices
 from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.testing import (
@@ -75,11 +76,15 @@ async def start_talk(
     vad: LoudnessDetector | None = None,
     load: bool = False,
     settings: Settings | None = None,
+    services: SessionServices | None = None,
     end_of_turn: EndOfTurn | None = None,
     handshake: dict[str, Any] | None = None,
     **device: Any,
 ) -> Talk:
-    """Start a session with scripted engines and a device that has not said hello yet."""
+    """Start a session with scripted engines and a device that has not said hello yet.
+
+    `services` are those of a server that other sessions are at, with its settings and engines.
+    """
     asr = asr or ScriptedRecognizer()
     llm = llm or ScriptedLanguageModel()
     tts = tts or ScriptedSynthesizer()
@@ -89,23 +94,21 @@ async def start_talk(
         nursery.start_soon(engines.load)
     link = MemoryLink()
     simulated = SimulatedDevice(link, **device)
-    services = SessionServices(
+    services = services or SessionServices(
         settings=settings or Settings(),
         engines=engines,
         run_encoding=encode_inline,
         vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
     )
     if end_of_turn is not None:
-        services = attrs.evolve(services, end_of_turn=end_of_turn)
-    session = Session(
-        Handshake(
-            device_id="aa:bb:cc:dd:ee:01",
-            protocol_version=simulated.binary_version,
-            **(handshake or {}),
-        ),
-        "f" * 32,
-        services,
-    )
+        common = attrs.evolve(services.agents.common, end_of_turn=end_of_turn)
+        services = attrs.evolve(services, agents=Agents(common))
+    said = {
+        "device_id": "aa:bb:cc:dd:ee:01",
+        "protocol_version": simulated.binary_version,
+        **(handshake or {}),
+    }
+    session = Session(Handshake(**said), "f" * 32, services)
     talk = Talk(session, services.stock, simulated, link, asr, llm, tts)
     nursery.start_soon(talk.run)
     nursery.start_soon(simulated.listen_to_server)

@@ -17,7 +17,9 @@ from trio.testing import wait_all_tasks_blocked
 from xiaozhi_trio import server as server_module
 from xiaozhi_trio.config.engines import RecognizerSettings
 from xiaozhi_trio.config.settings import (
+    AgentSettings,
     AuthenticationSettings,
+    ConversationSettings,
     ListeningSettings,
     PlayoutSettings,
     ServerSettings,
@@ -112,6 +114,40 @@ async def test_a_device_is_answered(tmp_path) -> None:
         assert health["status"] == "ok"
         assert health["sessions"] == 1
         assert {engine["state"] for engine in health["engines"].values()} == {"ready"}
+
+
+async def test_each_device_is_greeted_by_its_agent(tmp_path) -> None:
+    kind = AgentSettings(
+        name="kind", devices=("*:01",), conversation=ConversationSettings(greeting_en="Welcome!")
+    )
+    silent = AgentSettings(
+        name="silent", devices=("*:02",), conversation=ConversationSettings(greeting_en="")
+    )
+    prepared = trio.Event()
+    tts = ScriptedSynthesizer(fails=lambda text: prepared.set() if text == "Welcome!" else None)
+    configured = settings(tmp_path, agents=(kind, silent))
+    async with serving(configured, engines(tts=tts)) as (_, ws, _), device(ws, 1) as (one, _):
+        with trio.fail_after(5):
+            await prepared.wait()
+        async with device(ws, 2) as (two, _), device(ws, 3) as (three, _):
+            for each in (one, two, three):
+                await each.hello()
+                await each.detect("Hi, ESP!")
+            await one.wait_for("tts stop")
+            await three.wait_for("tts stop")
+            said = [
+                [event.body["text"] for event in each.of_kind("tts sentence_start")]
+                for each in (one, two, three)
+            ]
+    assert said == [["Welcome!"], [], ["Hi, I'm listening."]]
+
+
+async def test_an_agent_that_cannot_be_is_told(tmp_path) -> None:
+    odd = AgentSettings(
+        name="odd", devices=("*",), listening=ListeningSettings(end_of_turn="psychic")
+    )
+    with pytest.raises(StartError, match=r'agent "odd": \[listening\] end_of_turn'):
+        await Server.build(settings(tmp_path, agents=(odd,)), engines())
 
 
 async def test_health_tells_what_loads_and_what_failed(tmp_path) -> None:

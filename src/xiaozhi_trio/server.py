@@ -29,10 +29,9 @@ from xiaozhi_trio.http.server import serve_http
 from xiaozhi_trio.http.services import HttpServices
 from xiaozhi_trio.http.tokens import SteadyTokens
 from xiaozhi_trio.listener import CannotListen
+from xiaozhi_trio.session.agents import Agents
 from xiaozhi_trio.session.encoding import encoding_threads
-from xiaozhi_trio.session.end_of_turn.registry import StrategyUnavailable, build_end_of_turn
-from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
-from xiaozhi_trio.session.phrases import stock_phrases
+from xiaozhi_trio.session.end_of_turn.registry import StrategyUnavailable
 from xiaozhi_trio.session.recording import Recorder
 from xiaozhi_trio.session.roster import Roster
 from xiaozhi_trio.session.session import Session, SessionServices
@@ -79,7 +78,7 @@ class Server:
     settings: Settings
     engines: EngineSet
     signer: TokenSigner
-    end_of_turn: EndOfTurn
+    agents: Agents
     counters: Counters = attrs.field(factory=Counters)
     telemetry: Telemetry = attrs.field(init=False)
     roster: Roster = attrs.field(factory=Roster)
@@ -114,7 +113,7 @@ class Server:
                 or EngineSet.of(settings, _model_store(settings), count=counters.count),
                 counters=counters,
                 signer=await trio.to_thread.run_sync(_signer, settings),
-                end_of_turn=build_end_of_turn(settings.listening),
+                agents=Agents.of(settings),
                 recorder=await _recorder(settings, counters),
             )
         except (
@@ -186,7 +185,7 @@ class Server:
             run_encoding=self.stock.run_encoding,
             stock=self.stock,
             vision=self._vision,
-            end_of_turn=self.end_of_turn,
+            agents=self.agents,
             traces=self.telemetry.traces,
         )
         return lambda handshake, session_id: Session(handshake, session_id, services)
@@ -212,7 +211,7 @@ class Server:
         """Make the server's own phrases ready while nothing more urgent is to be spoken."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_at_shutdown, nursery.cancel_scope)
-            await self.stock.prepare(stock_phrases(self.settings.conversation))
+            await self.stock.prepare(self.agents.phrases())
             nursery.cancel_scope.cancel()
 
     async def _keep_recordings_tidy(self, recorder: Recorder) -> None:

@@ -16,9 +16,15 @@ from pyogg import OpusFile
 from xiaozhi_trio.audio.ogg_opus import read_packets
 from xiaozhi_trio.audio.opus import OpusEncoder
 from xiaozhi_trio.config.engines import LanguageModelSettings, OpenAiLanguageModelSettings
-from xiaozhi_trio.config.settings import RecordingSettings, Settings
+from xiaozhi_trio.config.settings import (
+    AgentSettings,
+    ListeningSettings,
+    RecordingSettings,
+    Settings,
+)
 from xiaozhi_trio.session import recording as recording_module
 from xiaozhi_trio.session.recording import MAX_WAITING, Recorder, Tape
+from xiaozhi_trio.store.recording_format import HEADING_FILE
 from xiaozhi_trio.store.recordings import RecordingUnusable
 from xiaozhi_trio.telemetry.counters import Counters
 from xiaozhi_trio.testing import Tone
@@ -153,6 +159,18 @@ async def test_no_secret_is_recorded(record: Recording) -> None:
     assert heading["settings"]["llm"]["openai"]["api_key"] == "***"
     assert heading["settings"]["asr"]["openai"]["api_key"] == ""
     assert heading["settings"]["listening"]["end_silence_ms"] == 600
+
+
+async def test_the_settings_are_those_of_the_devices_agent(record: Recording) -> None:
+    patient = AgentSettings(
+        name="grandma", devices=("*:01",), listening=ListeningSettings(end_silence_ms=1200)
+    )
+    recorder = record.recorder(Settings(agents=(patient,)))
+    await recorder.prepare()
+    async with recorder.tape(HANDSHAKE, SESSION):
+        pass
+    heading = json.loads((record.path / HEADING_FILE).read_bytes())
+    assert heading["settings"]["listening"]["end_silence_ms"] == 1200
 
 
 @pytest.mark.parametrize("version", [2, 3])

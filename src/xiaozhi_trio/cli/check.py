@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xiaozhi_trio.config.errors import Problem
-    from xiaozhi_trio.config.settings import Settings
+    from xiaozhi_trio.config.settings import AgentSettings, Settings
+
+_DEVICES_SHOWN = 3
 
 
 @click.command(short_help="Check the configuration and what it refers to.")
@@ -112,17 +114,27 @@ async def _engine_problems(settings: Settings, file: str) -> list[Problem]:
 
 def _end_of_turn_problems(settings: Settings, file: str) -> Iterator[Problem]:
     from xiaozhi_trio.config.errors import Problem
+    from xiaozhi_trio.config.values import toml_of
     from xiaozhi_trio.session.end_of_turn.registry import StrategyUnavailable, build_end_of_turn
 
-    try:
-        build_end_of_turn(settings.listening)
-    except StrategyUnavailable as error:
-        yield Problem(
-            file=file,
-            key="[listening] end_of_turn",
-            message=str(error),
-            fix="choose another, or install the package that has it",
-        )
+    told: set[str] = set()
+    for agent in (None, *settings.agents):
+        chosen = settings if agent is None else settings.led_by(agent)
+        try:
+            build_end_of_turn(chosen.listening)
+        except StrategyUnavailable as error:
+            # What is wrong for all devices is so for each agent that leaves it as it is.
+            if str(error) in told:
+                continue
+            told.add(str(error))
+            yield Problem(
+                file=file,
+                key="[listening] end_of_turn"
+                if agent is None
+                else f"[agents.listening] end_of_turn of {toml_of(agent.name)}",
+                message=str(error),
+                fix="choose another, or install the package that has it",
+            )
 
 
 def _unclaimed_tables(settings: Settings) -> Iterator[str]:
@@ -173,3 +185,20 @@ def _summary(settings: Settings) -> Iterator[tuple[str, str]]:
         "authentication",
         "on" if settings.authentication.enabled else "off, any device may connect",
     )
+    for agent in settings.agents:
+        yield "agent", _agent_summary(settings, agent)
+
+
+def _agent_summary(settings: Settings, agent: AgentSettings) -> str:
+    """`grandma: aa:bb:cc:*, kitchen; own listening, conversation`."""
+    from xiaozhi_trio.config.agents import agent_sections
+
+    own = [
+        name
+        for name in agent_sections(type(agent))
+        if getattr(agent, name) != getattr(settings, name)
+    ]
+    shown = ", ".join(agent.devices[:_DEVICES_SHOWN])
+    more = len(agent.devices) - _DEVICES_SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{agent.name}: {shown}{rest}; own {', '.join(own) or 'nothing'}"

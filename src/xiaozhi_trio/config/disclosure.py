@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
             name: HIDDEN if _is_hidden(name, member) else _plain(member)
             for name, member in value.items()
         }
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(member) for member in value] if isinstance(value, tuple) else value
 
 
 def _is_hidden(name: str, member: Any) -> bool:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from xiaozhi_trio.config.agents import AGENTS, agent_sections
 from xiaozhi_trio.config.setting import facts_of
-from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.config.settings import AgentSettings, Settings
 from xiaozhi_trio.config.values import (
     default_of,
     expected_of,
@@ -49,6 +50,8 @@ start at the working directory.
 unknown and misspelt names, values of the wrong type or out of bounds, settings that
 contradict each other. Nothing is coerced: `"600"` is text and not the number 600.
 
+Devices may have settings of their own, by [`[[agents]]`](#agents) at the end of this page.
+
 A secret may stay out of the file: `api_key = "${OPENAI_API_KEY}"` takes the value of that
 environment variable, and an unset one is an error.
 
@@ -57,6 +60,20 @@ stands; there, keys that end in `key`, `secret`, `token` or `password` are secre
 chooses it by the same name.
 
 This page and the commented [`config.toml`](../config.toml) are generated from the code.
+"""
+
+
+_AGENTS_EXAMPLE = """\
+[[agents]]
+name = "grandma"
+devices = ["aa:bb:cc:dd:ee:01", "aa:bb:cc:*"]
+
+[agents.listening]
+end_silence_ms = 1200
+
+[agents.conversation]
+prompt = "You keep grandma company. Answer calmly, in one short sentence."
+greeting_zh = ""
 """
 
 
@@ -76,18 +93,16 @@ def config_toml() -> str:
         for attribute in section.settings:
             lines += ["", _commented(_comment_of(attribute)), _assignment(attribute)]
         parts.append("\n".join(lines))
+    parts.append(_commented(_agents_comment()))
     return "\n\n".join(parts) + "\n"
 
 
 def reference_page() -> str:
     """The same in Markdown, a table a section."""
-    parts = [_PAGE_HEAD]
-    for section in _sections():
-        lines = [f"## `[{section.name}]`", "", section.doc]
-        if section.settings:
-            lines += ["", "| setting | default | takes | what for |", "|---|---|---|---|"]
-            lines += [_row(attribute) for attribute in section.settings]
-        parts.append("\n".join(lines) + "\n")
+    parts = [_PAGE_HEAD, *map(_chapter, _sections())]
+    agents = _section(f"[{AGENTS}]", AgentSettings)
+    tables = ", ".join(f"`{table}`" for table in _agent_tables())
+    parts.append(f"{_chapter(agents)}\nIts tables are {tables}.\n\n```toml\n{_AGENTS_EXAMPLE}```\n")
     return "\n".join(parts)
 
 
@@ -100,12 +115,39 @@ def _sections(cls: type[Any] = Settings, path: tuple[str, ...] = ()) -> Iterator
     attrs.resolve_types(cls)
     fields = attrs.fields(cls)
     if path:
-        yield _Section(
-            ".".join(path), inspect.cleandoc(cls.__doc__ or ""), tuple(filter(is_setting, fields))
-        )
+        yield _section(".".join(path), cls)
     for attribute in fields:
         if attribute.type is not None and attrs.has(attribute.type):
             yield from _sections(attribute.type, (*path, attribute.name))
+
+
+def _section(name: str, cls: type[Any]) -> _Section:
+    settings = tuple(filter(is_setting, attrs.fields(cls)))
+    return _Section(name, inspect.cleandoc(cls.__doc__ or ""), settings)
+
+
+def _agent_tables() -> list[str]:
+    return [f"[{AGENTS}.{name}]" for name in agent_sections(AgentSettings)]
+
+
+def _agents_comment() -> str:
+    """What `[[agents]]` takes, and an example: a file that has none must have none."""
+    section = _section(AGENTS, AgentSettings)
+    parts = [
+        section.doc,
+        *(f"{attribute.name}: {facts_of(attribute).why}" for attribute in section.settings),
+        f"{', '.join(_agent_tables())}: what is different. For example:",
+        textwrap.indent(_AGENTS_EXAMPLE, " " * 4),
+    ]
+    return "\n\n".join(parts)
+
+
+def _chapter(section: _Section) -> str:
+    lines = [f"## `[{section.name}]`", "", section.doc]
+    if section.settings:
+        lines += ["", "| setting | default | takes | what for |", "|---|---|---|---|"]
+        lines += [_row(attribute) for attribute in section.settings]
+    return "\n".join(lines) + "\n"
 
 
 def _commented(text: str) -> str:

@@ -16,6 +16,8 @@ from xiaozhi_trio.config.toml_lines import locate_statements
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from xiaozhi_trio.config.toml_lines import KeyPath
+
 DEFAULT_NAME = "config.toml"
 """Looked for in the working directory."""
 PATH_VARIABLE = "XIAOZHI_TRIO_CONFIG"
@@ -124,12 +126,16 @@ def _syntax_fix(error: tomli.TOMLDecodeError) -> str:
     return "correct the syntax there"
 
 
-def _is_table(tables: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+def _is_table(tables: Mapping[str, Any], path: KeyPath) -> bool:
     node: Any = tables
     for key in path:
-        if not isinstance(node, dict) or key not in node:
-            return False
-        node = node[key]
+        match node, key:
+            case (dict(), _) if key in node:
+                node = node[key]
+            case (list(), int()):
+                node = node[key]
+            case _:
+                return False
     return isinstance(node, dict) or (
         isinstance(node, list) and bool(node) and all(isinstance(item, dict) for item in node)
     )

@@ -7,11 +7,13 @@ asked only when each of those values is right by itself.
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from xiaozhi_trio.config.device_patterns import ANYTHING
 from xiaozhi_trio.config.engines import (
     BilingualSettings,
     LanguageModelSettings,
@@ -22,6 +24,7 @@ from xiaozhi_trio.config.engines import (
     SynthesizerSettings,
 )
 from xiaozhi_trio.config.settings import (
+    AgentSettings,
     ListeningSettings,
     ModelSettings,
     ServerSettings,
@@ -36,6 +39,12 @@ if TYPE_CHECKING:
 MODEL_SOURCES = ("hub", "registry")
 _SHORTEST_READ_TOKEN = 16
 """Characters."""
+_LONGEST_NAME = 64
+"""Characters, of an agent's name and of a device id (`wire.device_id`)."""
+_DEVICES = re.compile(r"[A-Za-z0-9._:*-]+")
+_MAC_OTHERWISE = re.compile(r"[0-9a-f]{12}|[0-9a-f]{2}(?:-[0-9a-f]{2}){5}", re.IGNORECASE)
+"""Spellings of a MAC address that the handshake replaces, so that no device id has them."""
+_DEVICES_EXAMPLE = 'for example devices = ["aa:bb:cc:dd:ee:01", "aa:bb:cc:*"]'
 
 
 def _websocket_path(path: str) -> None:
@@ -137,6 +146,53 @@ def _existing_file(name: str) -> None:
     )
 
 
+def _agent_name(name: str) -> None:
+    if len(name) > _LONGEST_NAME or name != name.strip() or not name.isprintable():
+        raise SettingError(
+            f"came a text of {len(name)} characters, expected at most {_LONGEST_NAME}, without "
+            "line breaks or space around them",
+            'give it a short name, for example name = "kitchen"',
+        )
+
+
+def _agent_devices(patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        if not _DEVICES.fullmatch(pattern):
+            raise SettingError(
+                f"came {toml_of(pattern)}, expected device ids: letters, digits and . _ : - with "
+                "* for any text",
+                _DEVICES_EXAMPLE,
+            )
+        length = len(pattern.replace(ANYTHING, ""))
+        if length > _LONGEST_NAME:
+            raise SettingError(
+                f"came a device id of {length} characters, expected at most {_LONGEST_NAME}, for "
+                "no device has a longer one",
+                "shorten it",
+            )
+        if _MAC_OTHERWISE.fullmatch(pattern):
+            digits = pattern.replace("-", "").lower()
+            spelt = ":".join(digits[start : start + 2] for start in range(0, len(digits), 2))
+            raise SettingError(
+                f"came {toml_of(pattern)}, expected MAC addresses as the server spells them, with "
+                "colons",
+                f"write {toml_of(spelt)}",
+            )
+
+
+def _agent(settings: AgentSettings) -> Iterator[SettingError]:
+    if not settings.name:
+        yield SettingError(
+            "came none, expected a name for each agent",
+            'for example name = "kitchen"',
+            ("name",),
+        )
+    if not settings.devices:
+        yield SettingError(
+            "came none, expected the agent's devices", _DEVICES_EXAMPLE, ("devices",)
+        )
+
+
 def _server(settings: ServerSettings) -> Iterator[SettingError]:
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         given, lacking = ("tls_certificate", "tls_key")
@@ -232,6 +288,8 @@ FIELD_RULES: Mapping[tuple[type, str], Callable[[Any], None]] = {
     (ServerSettings, "tls_key"): _existing_file,
     (ServerSettings, "trusted_proxies"): _trusted_proxies,
     (ModelSettings, "sources"): _sources,
+    (AgentSettings, "name"): _agent_name,
+    (AgentSettings, "devices"): _agent_devices,
     (TelemetrySettings, "otlp_endpoint"): _otlp_endpoint,
     (TelemetrySettings, "read_token"): _read_token,
     **{
@@ -254,6 +312,7 @@ SECTION_RULES: Mapping[type, Callable[[Any], Iterator[SettingError]]] = {
     LanguageModelSettings: _fallback,
     SynthesizerSettings: _synthesizer,
     Settings: _patience,
+    AgentSettings: _agent,
 }
 """By class: gives an `SettingError` for each rule broken, with the key to blame."""
 

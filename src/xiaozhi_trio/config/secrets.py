@@ -32,6 +32,9 @@ def _secrets_of(section: Any) -> Iterator[str]:
             yield from _secrets_within(value)
         elif attrs.has(type(value)):
             yield from _secrets_of(value)
+        elif isinstance(value, tuple):
+            for member in filter(lambda member: attrs.has(type(member)), value):
+                yield from _secrets_of(member)
 
 
 def _secrets_within(tables: Mapping[str, Any]) -> Iterator[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import attrs
 
+from xiaozhi_trio.config.device_patterns import DevicePatterns
 from xiaozhi_trio.config.engines import (
     BreakerSettings,
     LanguageModelSettings,
@@ -521,6 +524,34 @@ class RecordingSettings:
 
 
 @attrs.frozen(kw_only=True)
+class AgentSettings:
+    """Devices that are served by settings of their own: another character, more patience.
+
+    What the sections of an agent leave out is as in those of the same names for all devices.
+    """
+
+    name: str = setting("", why="What the log and `xiaozhi-trio check` call it; each has its own.")
+    devices: tuple[str, ...] = setting(
+        (),
+        why="Ids of its devices, MAC addresses as aa:bb:cc:dd:ee:ff; * stands for any text. The "
+        "first agent that names a device has it.",
+    )
+    listening: ListeningSettings = attrs.field(factory=ListeningSettings)
+    playout: PlayoutSettings = attrs.field(factory=PlayoutSettings)
+    conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
+    tools: ToolSettings = attrs.field(factory=ToolSettings)
+    """Like the sections before it whole, with what the file leaves out."""
+
+    @cached_property
+    def _patterns(self) -> DevicePatterns:
+        return DevicePatterns.of(self.devices)
+
+    def serves(self, device_id: str) -> bool:
+        """Whether it names the device."""
+        return device_id in self._patterns
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """The whole configuration."""
 
@@ -542,3 +573,20 @@ class Settings:
     logging: LoggingSettings = attrs.field(factory=LoggingSettings)
     telemetry: TelemetrySettings = attrs.field(factory=TelemetrySettings)
     recording: RecordingSettings = attrs.field(factory=RecordingSettings)
+    agents: tuple[AgentSettings, ...] = ()
+
+    def led_by(self, agent: AgentSettings) -> Settings:
+        """What holds for the devices of an agent, which leaves no agents to choose from."""
+        return attrs.evolve(
+            self,
+            listening=agent.listening,
+            playout=agent.playout,
+            conversation=agent.conversation,
+            tools=agent.tools,
+            agents=(),
+        )
+
+    def for_device(self, device_id: str) -> Settings:
+        """What holds for one device; its id is as the handshake normalises it."""
+        agent = next((agent for agent in self.agents if agent.serves(device_id)), None)
+        return self if agent is None else self.led_by(agent)

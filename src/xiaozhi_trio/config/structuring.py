@@ -9,16 +9,21 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
+from xiaozhi_trio.config.agents import AGENTS, agent_sections, between_agents, laid_over
 from xiaozhi_trio.config.engines import KINDS, NamedEngine, built_in_engines
 from xiaozhi_trio.config.environment import expand, is_reference
 from xiaozhi_trio.config.named_engines import ENGINE, engine_of_table
 from xiaozhi_trio.config.rules import FIELD_RULES, SECTION_RULES
 from xiaozhi_trio.config.setting import facts_of
-from xiaozhi_trio.config.settings import Settings
+from xiaozhi_trio.config.settings import AgentSettings, Settings
 from xiaozhi_trio.config.values import TABLE, SettingError, closest, fit, is_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from xiaozhi_trio.config.toml_lines import KeyPath
+
+    SectionRules = Mapping[type, Callable[[Any], Iterator[SettingError]]]
 
 _NAMED = "named"
 """The field of the engines under names of their own: tables that say which engine it is."""
@@ -34,9 +39,9 @@ _SECRET_NAME = re.compile(r"(^|_)(key|secret|token|password)$", re.IGNORECASE)
 
 
 class _Within(Exception):
-    """The mistakes in one of several tables whose names are the file's own."""
+    """The mistakes in one of several tables whose names or places are the file's own."""
 
-    def __init__(self, key: str, cause: Exception) -> None:
+    def __init__(self, key: str | int, cause: Exception) -> None:
         super().__init__(key)
         self.key = key
         self.cause = cause
@@ -48,19 +53,30 @@ def is_secret_name(key: str) -> bool:
 
 
 def structure_settings(tables: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Make settings of a parsed file. Raises an ExceptionGroup; see `unfit_values`."""
-    converter = cattrs.Converter(detailed_validation=True)
+    """Make settings of a parsed file.
 
-    @converter.register_structure_hook_factory(attrs.has)
-    def section_hook(section: type[Any]) -> Callable[[Any, Any], Any]:
-        return _section_hook(section, converter, environment)
-
-    return converter.structure(tables, Settings)
+    Raises `cattrs.ClassValidationError` with every mistake; see `unfit_values`.
+    """
+    of_all = {name: table for name, table in tables.items() if name != AGENTS}
+    mistaken: list[Exception] = []
+    common = None
+    agents: tuple[AgentSettings, ...] = ()
+    try:
+        common = _converter(environment, SECTION_RULES).structure(of_all, Settings)
+    except ExceptionGroup as error:
+        mistaken.append(error)
+    try:
+        agents = _structure_agents(tables.get(AGENTS, []), common, environment)
+    except (SettingError, ExceptionGroup) as error:
+        mistaken.append(_Within(AGENTS, error))
+    if common is None or mistaken:
+        raise cattrs.ClassValidationError("settings that cannot be", mistaken, Settings)
+    return attrs.evolve(common, agents=agents)
 
 
 def unfit_values(
-    error: BaseException, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], SettingError]]:
+    error: BaseException, path: KeyPath = ()
+) -> Iterator[tuple[KeyPath, SettingError]]:
     """Every mistake in an error of `structure_settings`, with the path of its key."""
     match error:
         case SettingError():
@@ -85,16 +101,79 @@ def unfit_values(
             raise error
 
 
-def name_of(path: tuple[str, ...], *, table: bool = False) -> str:
-    """A path as the file shows it: `[listening] end_silence_ms`, or `[asr.whisper]`."""
-    if table:
-        return f"[{'.'.join(path)}]"
+def name_of(path: KeyPath, *, table: bool = False) -> str:
+    """A path as the file shows it: `[listening] end_silence_ms`, `[asr.whisper]`, `[[agents]]`."""
+    if table or isinstance(path[-1], int):
+        name = ".".join(key for key in path if isinstance(key, str))
+        return f"[[{name}]]" if isinstance(path[-1], int) else f"[{name}]"
     *tables, key = path
-    return f"[{'.'.join(tables)}] {key}" if tables else key
+    return f"{name_of(tuple(tables), table=True)} {key}" if tables else str(key)
+
+
+def _converter(environment: Mapping[str, str], rules: SectionRules) -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=True)
+
+    @converter.register_structure_hook_factory(attrs.has)
+    def section_hook(section: type[Any]) -> Callable[[Any, Any], Any]:
+        return _section_hook(section, converter, environment, rules.get(section))
+
+    return converter
+
+
+def _structure_agents(
+    tables: Any, common: Settings | None, environment: Mapping[str, str]
+) -> tuple[AgentSettings, ...]:
+    """The agents on top of what all devices have, which is None where that is mistaken."""
+    if not isinstance(tables, list):
+        raise SettingError(
+            f"came {'one table' if isinstance(tables, dict) else 'a single value'}, expected a "
+            "list of tables",
+            "begin each agent with [[agents]], and its sections with [agents.listening] and such",
+        )
+    # What an agent leaves out is not there yet: only itself is judged, no section as a whole.
+    converter = _converter(environment, {AgentSettings: SECTION_RULES[AgentSettings]})
+    agents: list[AgentSettings] = []
+    mistaken: list[Exception] = []
+    for place, table in enumerate(tables):
+        try:
+            agent = converter.structure(table, AgentSettings)
+            if common is not None:
+                agent = laid_over(common, agent, table)
+                _judge_agent(agent, common)
+            agents.append(agent)
+        except (SettingError, ExceptionGroup) as error:
+            mistaken.append(_Within(place, error))
+    mistaken = mistaken or list(between_agents(agents))
+    if mistaken:
+        raise ExceptionGroup("agents that cannot be", mistaken)
+    return tuple(agents)
+
+
+def _judge_agent(agent: AgentSettings, common: Settings) -> None:
+    """Ask the rules of the sections and of all settings. Raises an ExceptionGroup."""
+    broken: list[Exception] = []
+    for name in agent_sections(AgentSettings):
+        section = getattr(agent, name)
+        rules = SECTION_RULES.get(type(section))
+        broken.extend(_Within(name, error) for error in _broken(rules, section))
+    for error in _broken(SECTION_RULES.get(Settings), common.led_by(agent)):
+        message = f"with what this agent has, {name_of(error.path)}: {error.message}"
+        broken.append(SettingError(message, error.fix))
+    if broken:
+        raise ExceptionGroup("an agent contradicts itself", broken)
+
+
+def _broken(
+    rules: Callable[[Any], Iterator[SettingError]] | None, settings: Any
+) -> list[SettingError]:
+    return [] if rules is None else list(rules(settings))
 
 
 def _section_hook(
-    section: type[Any], converter: cattrs.Converter, environment: Mapping[str, str]
+    section: type[Any],
+    converter: cattrs.Converter,
+    environment: Mapping[str, str],
+    rules: Callable[[Any], Iterator[SettingError]] | None,
 ) -> Callable[[Any, Any], Any]:
     attrs.resolve_types(section)
     overrides: dict[str, Any] = {}
@@ -113,7 +192,6 @@ def _section_hook(
                 )
             )
     fill = make_dict_structure_fn(section, converter, _cattrs_forbid_extra_keys=True, **overrides)
-    rules = SECTION_RULES.get(section)
 
     def structure(tables: Any, _: Any) -> Any:
         if not isinstance(tables, dict):
@@ -121,7 +199,7 @@ def _section_hook(
         if _OTHERS in overrides:
             tables = _gathered(tables, section)
         settings = fill(tables, section)
-        if rules is not None and (broken := list(rules(settings))):
+        if broken := _broken(rules, settings):
             raise ExceptionGroup(f"{section.__name__} contradict each other", broken)
         return settings
 
@@ -248,7 +326,7 @@ def _no_table(value: Any) -> SettingError:
     )
 
 
-def _unknown(key: str, section: type[Any], path: tuple[str, ...]) -> SettingError:
+def _unknown(key: str, section: type[Any], path: KeyPath) -> SettingError:
     """The message for a key or table that nothing has, with the likeliest one that exists."""
     known = {attribute.name: attribute for attribute in attrs.fields(section)}
     for gathered in _GATHERED:
@@ -260,22 +338,27 @@ def _unknown(key: str, section: type[Any], path: tuple[str, ...]) -> SettingErro
             f"{message}, for {name_of(path, table=True)} is the built-in engine's own table",
             f"give a further one a name of its own, for example {another}",
         )
-    homes = [home for home in _homes(Settings) if home[-1] == key]
+    own_homes = _homes(AgentSettings, path[:2]) if AGENTS in path else ()
+    homes = [
+        *(home for home in own_homes if home[-1] == key),
+        *(home for home in _homes(Settings) if home[-1] == key),
+    ]
     likely = closest(key, known)
     if homes and closest(key, known, _TYPO) is None:
         return SettingError(message, f"move it: it is {' or '.join(map(name_of, homes))}")
     if likely is not None:
-        likely_name = name_of((*path, likely), table=not is_setting(known[likely]))
+        place = (0,) if likely == AGENTS else ()
+        likely_name = name_of((*path, likely, *place), table=not is_setting(known[likely]))
         return SettingError(message, f"did you mean {likely_name}?")
     choice = ", ".join(sorted(known)) or "none, this table is empty"
     return SettingError(message, f"remove it; known here: {choice}")
 
 
-def _homes(section: type[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of every setting there is."""
+def _homes(section: type[Any], path: KeyPath = ()) -> Iterator[KeyPath]:
+    """The path of every setting there is, but for those in lists of tables."""
     attrs.resolve_types(section)
     for attribute in attrs.fields(section):
         if is_setting(attribute):
             yield (*path, attribute.name)
-        elif attribute.name not in _GATHERED and attribute.type is not None:
+        elif attribute.type is not None and attrs.has(attribute.type):
             yield from _homes(attribute.type, (*path, attribute.name))

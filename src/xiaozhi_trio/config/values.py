@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import attrs
 
+    from xiaozhi_trio.config.toml_lines import KeyPath
+
 _LONGEST_SHOWN = 60
 """Characters of a value that an error repeats."""
 
@@ -30,7 +32,7 @@ TABLE = Mapping[str, Any]
 class SettingError(ValueError):
     """A value that a setting cannot take: what came and was expected, and the fix."""
 
-    def __init__(self, message: str, fix: str, path: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, fix: str, path: KeyPath = ()) -> None:
         super().__init__(message)
         self.message = message
         self.fix = fix

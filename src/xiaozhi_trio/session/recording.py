@@ -122,7 +122,7 @@ class Recorder:
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._recordings = Recordings(settings.recording)
-        self._settings = {name: disclosed(getattr(settings, name)) for name in _SECTIONS}
+        self._settings = settings
         self._counters = counters
         self._limiter = trio.CapacityLimiter(1)
 
@@ -156,6 +156,7 @@ class Recorder:
 
     def _heading(self, handshake: Handshake, session_id: str) -> Heading:
         now = time.time()
+        settings = self._settings.for_device(handshake.device_id)
         return Heading(
             began=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
             unix=round(now, 3),
@@ -167,7 +168,7 @@ class Recorder:
             host=handshake.host,
             from_browser=handshake.from_browser,
             notes=handshake.notes,
-            settings=self._settings,
+            settings={name: disclosed(getattr(settings, name)) for name in _SECTIONS},
         )
 
     async def _record(self, tape: Tape, heading: Heading) -> None:

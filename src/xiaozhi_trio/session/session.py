@@ -17,10 +17,9 @@ from loguru import logger
 from xiaozhi_trio.audio.echo import EchoCanceller, can_cancel_echo
 from xiaozhi_trio.config.settings import Settings, TelemetrySettings
 from xiaozhi_trio.engines.slots import EngineSet
+from xiaozhi_trio.session.agents import Agents
 from xiaozhi_trio.session.conversation import Conversation
 from xiaozhi_trio.session.encoding import EncodingRunner
-from xiaozhi_trio.session.end_of_turn.registry import build_end_of_turn
-from xiaozhi_trio.session.end_of_turn.strategy import EndOfTurn
 from xiaozhi_trio.session.history import History
 from xiaozhi_trio.session.idle_clock import IdleClock
 from xiaozhi_trio.session.microphone import Echo, Microphone
@@ -80,10 +79,8 @@ class SessionServices:
     run_encoding: EncodingRunner
     vision: Callable[[Handshake], tuple[str, str]]
     """Where a device posts photos, and the token it shows there."""
-    end_of_turn: EndOfTurn = attrs.field(
-        default=attrs.Factory(
-            lambda self: build_end_of_turn(self.settings.listening), takes_self=True
-        )
+    agents: Agents = attrs.field(
+        default=attrs.Factory(lambda self: Agents.of(self.settings), takes_self=True)
     )
     stock: StockSpeech = attrs.field(
         default=attrs.Factory(
@@ -104,6 +101,7 @@ class Session:
         self.session_id = session_id
         self._handshake = handshake
         self._services = services
+        self._agent = services.agents.serving(handshake.device_id)
         self._scope = trio.CancelScope()
         self._closing: Closing | None = None
         self._conversation: Conversation | None = None
@@ -125,7 +123,8 @@ class Session:
         """
         hello_seconds = self._services.settings.limits.hello_seconds
         self._scope.deadline = trio.current_time() + hello_seconds
-        with self._scope:
+        agent = {"agent": self._agent.name} if self._agent.name else {}
+        with logger.contextualize(**agent), self._scope:
             async with trio.open_nursery() as nursery:
                 try:
                     while True:
@@ -206,7 +205,7 @@ class Session:
     def _greet(self, hello: Hello, nursery: trio.Nursery) -> None:
         if self._conversation is not None:
             raise ProtocolViolation("second_hello", "a second hello on one connection")
-        settings = self._services.settings
+        settings = self._agent.settings
         try:
             agreed = negotiate(hello, self._handshake, settings.audio)
         except HelloRefused as refusal:
@@ -239,7 +238,7 @@ class Session:
                 packet_ms=hello.audio_params.frame_duration,
                 echo=echo,
             ),
-            self._services.end_of_turn,
+            self._agent.end_of_turn,
             idle_clock,
             nursery,
             cancels_echo=not hello.features.aec,
@@ -271,7 +270,7 @@ class Session:
         self.end(Closing(POLICY_VIOLATION, refusal.reason))
 
     def _device_tools(self) -> list[DeviceFunction]:
-        settings = self._services.settings.tools
+        settings = self._agent.settings.tools
         if self._mcp is None or not settings.device:
             return []
         return device_functions(
