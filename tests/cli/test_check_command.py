@@ -160,6 +160,55 @@ def test_authentication_needs_a_secret_or_a_place_for_one(
     assert "authentication  on\n" in result.stdout
 
 
+AGENTS = """
+[[agents]]
+name = "grandma"
+devices = ["aa:bb:cc:dd:ee:01", "aa:bb:cc:*", "a", "b"]
+[agents.listening]
+end_silence_ms = 1200
+[agents.conversation]
+greeting_zh = ""
+
+[[agents]]
+name = "guest"
+devices = ["*"]
+[agents.tools]
+device = true
+"""
+
+
+def test_agents_are_shown(run_command: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(AGENTS)
+    result = run_command("check")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.endswith(
+        "  agent           grandma: aa:bb:cc:dd:ee:01, aa:bb:cc:*, a and 1 more; "
+        "own listening, conversation\n"
+        "  agent           guest: *; own nothing\n"
+    )
+
+
+def test_the_end_of_turn_of_each_agent_is_checked(run_command: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        f'[listening]\nend_of_turn = "psychic"\n{AGENTS}[agents.listening]\nend_of_turn = "odd"\n'
+    )
+    result = run_command("check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    headings = [line for line in result.stderr.splitlines() if line.startswith("config.toml")]
+    assert headings == [
+        "config.toml  [listening] end_of_turn",
+        'config.toml  [agents.listening] end_of_turn of "guest"',
+    ]
+    assert 'came "odd", expected one of manual' in result.stderr
+
+
+def test_a_mistake_in_an_agent_is_told(run_command: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(AGENTS.replace("1200", "12"))
+    result = run_command("check")
+    assert result.exit_code == 2
+    assert "config.toml:6  [agents.listening] end_silence_ms" in result.stderr
+
+
 class TestObstacleToWriting:
     def test_none_in_a_folder_that_can_be_made(self, tmp_path: Path) -> None:
         assert obstacle_to_writing(tmp_path / "a" / "b") is None
