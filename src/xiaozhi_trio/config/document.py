@@ -59,6 +59,10 @@ An engine that is not built in has its own table, `[asr.my-engine]`, handed to i
 stands; there, keys that end in `key`, `secret`, `token` or `password` are secrets. `engine`
 chooses it by the same name.
 
+A table of any other name that says `engine` is a further one of that engine, with that engine's
+settings: `[llm.cloud]` with `engine = "openai"` is what `cloud` stands for in `[llm] engine` and
+`fallback`. [engines.md](engines.md#several-of-one-engine) tells more.
+
 This page and the commented [`config.toml`](../config.toml) are generated from the code.
 """
 
