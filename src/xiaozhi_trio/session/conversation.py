@@ -138,8 +138,16 @@ class Conversation:
         if self._microphone.voiced_ms:
             self._voice_heard()
         for event in noticed:
-            self._notice(event)
+            if not self._is_outdated(event):
+                self._notice(event)
         self._transcriber.follow(self._microphone)
+
+    def _is_outdated(self, event: Heard) -> bool:
+        """Whether more has become part of the utterance since, from before its beginning."""
+        return (
+            isinstance(event, Paused | TentativelyEnded)
+            and event.so_far.number != self._microphone.utterance_number
+        )
 
     def _is_deaf(self) -> bool:
         """Whether what the microphone sends means nothing, for it should be closed.
@@ -172,22 +180,32 @@ class Conversation:
             return
         if turn is None:
             self._idle_clock.restart()
-        elif not turn.has_spoken and isinstance(turn.occasion, Spoken):
-            self._take_back(turn, turn.occasion.utterance)
+        elif not turn.has_spoken:
+            self._take_back(turn)
         draft = self._draft
-        if draft is not None and draft.is_committed and isinstance(draft.occasion, Spoken):
-            self._take_back(draft, draft.occasion.utterance)
+        if draft is not None and draft.is_committed:
+            self._take_back(draft)
 
-    def _take_back(self, turn: Turn, utterance: Utterance) -> None:
-        """The user goes on speaking before the answer to what was said so far has begun."""
+    def _take_back(self, turn: Turn) -> None:
+        """The user goes on speaking before the answer to what was said so far has begun.
+
+        What was cut for its length is answered nevertheless: it can hold no more.
+        """
+        if not isinstance(turn.occasion, Spoken):
+            return
+        if len(turn.occasion.utterance.pcm) >= self._longest_utterance:
+            return
         logger.bind(turn=turn.number).info("speech goes on before its answer")
         if turn is self._draft:
             self._draft = None
         else:
             self._turn = None
         turn.interrupt()
+        # They are about the newer part alone.
+        self._stop_weighing()
+        self._forget_recognition()
         self._idle_clock.restart()
-        self._microphone.put_back(utterance)
+        self._microphone.put_back(turn.occasion.utterance)
 
     def _notice(self, event: Heard) -> None:
         match event:
@@ -343,6 +361,7 @@ class Conversation:
         if self._turn is not None:
             self._turn.interrupt()
             self._turn = None
+            self._idle_clock.restart()
         if draft.is_committed:
             self._promote(draft)
         return True
@@ -407,6 +426,11 @@ class Conversation:
             self._promote(draft)
         self._transcriber.follow(self._microphone)
 
+    @property
+    def _longest_utterance(self) -> int:
+        """Bytes at which speech is cut and answered."""
+        return int(self._tools.settings.listening.max_utterance_seconds * 1000) * BYTES_PER_MS
+
     def _joined(self, draft: Turn, utterance: Utterance) -> Utterance:
         """The utterance, with the one before it that was not recognised yet."""
         self._draft = None
@@ -416,7 +440,8 @@ class Conversation:
             return utterance
         before = draft.occasion.utterance
         return Utterance(
-            before.pcm + utterance.pcm,
+            # Of more than is answered in one go the latest is what is wanted now.
+            (before.pcm + utterance.pcm)[-self._longest_utterance :],
             before.voiced_ms + utterance.voiced_ms,
             utterance.cut,
             begins_with_call=before.begins_with_call,

@@ -84,19 +84,20 @@ class Outbox:
     def _is_wanted(self, turn: int) -> bool:
         return turn > self._withdrawn and not self._closed
 
+    def unsent(self, turn: int) -> int:
+        """How many audio packets of this turn wait here."""
+        return sum(isinstance(item, _Audio) and item.turn == turn for item in self._items)
+
     async def sent(self, turn: int) -> int:
         """Wait until no audio of this turn is left here, or none of it is wanted any more.
 
         Gives how many packets had to be waited for.
         """
         await trio.lowlevel.checkpoint()
-        waiting = self._audio_of(turn)
-        while self._audio_of(turn) and self._is_wanted(turn):
+        waiting = self.unsent(turn)
+        while self.unsent(turn) and self._is_wanted(turn):
             await self._changed.park()
         return waiting
-
-    def _audio_of(self, turn: int) -> int:
-        return sum(isinstance(item, _Audio) and item.turn == turn for item in self._items)
 
     def withdraw(self, turn: int) -> int:
         """Drop all that this turn and earlier ones have queued, and all that they still bring.

@@ -153,7 +153,7 @@ class Playout:
 
     def _forget_what_was_heard(self) -> None:
         """Let go of the packets that no resumption can need any more."""
-        cut = self._cut_sentence(self._played(dropped=0))
+        cut = self._cut_sentence(self._played(dropped=self._outbox.unsent(self._turn)))
         keep_from = self._next if cut is None else self._items.index(cut)
         del self._items[:keep_from]
         self._next -= keep_from

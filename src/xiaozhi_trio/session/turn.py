@@ -193,7 +193,8 @@ class Turn:
 
         `plays_on` tells whether the device plays what it holds.
         """
-        dropped = self._tools.outbox.withdraw(self.number)
+        # A draft has sent nothing; an older turn may still be heard, and goes by its own number.
+        dropped = self._tools.outbox.withdraw(self.number) if self.has_spoken else 0
         self._conclude("interrupted", dropped=dropped, plays_on=plays_on)
         self._scope.cancel()
         if isinstance(self.occasion, Spoken):

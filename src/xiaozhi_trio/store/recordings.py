@@ -149,8 +149,10 @@ class SessionFolder:
 
     def close(self) -> None:
         """Close the files."""
-        self._stack.close()
-        self._recordings.close(self._name)
+        try:
+            self._stack.close()
+        finally:
+            self._recordings.close(self._name)
 
 
 def _size(recording: Path) -> int:
