@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from xiaozhi_trio.config.agents import laid_over
 from xiaozhi_trio.config.disclosure import disclosed
 from xiaozhi_trio.config.errors import ConfigError
 from xiaozhi_trio.config.loader import parse_settings
@@ -84,6 +85,15 @@ class TestWhatHoldsForADevice:
         assert attrs.evolve(led, tools=settings.tools, agents=settings.agents) == settings
         assert settings.for_device("kitchen") is settings
 
+    def test_a_section_is_judged_with_what_it_takes_over(self) -> None:
+        settings = parse(
+            "[listening]\nvoice_threshold = 0.7\nsilence_threshold = 0.6\n"
+            '[[agents]]\nname = "a"\ndevices = ["*"]\n[agents.listening]\n'
+            "silence_threshold = 0.55"
+        )
+        listening = settings.for_device("kitchen").listening
+        assert (listening.voice_threshold, listening.silence_threshold) == (0.7, 0.55)
+
     def test_inline_tables_do_too(self) -> None:
         settings = parse(
             'agents = [{ name = "a", devices = ["*"], listening = { barge_in_ms = 300 } }]'
@@ -104,6 +114,29 @@ class TestWhatHoldsForADevice:
         assert (first["name"], first["listening"]["end_silence_ms"]) == ("grandma", 1200)
         assert second["devices"] == ["aa:bb:*"]
         assert list(secret_values(settings)) == []
+
+
+@attrs.frozen
+class Inner:
+    first: int = 1
+    second: int = 2
+
+
+@attrs.frozen
+class Outer:
+    inner: Inner = Inner()
+    third: int = 3
+
+
+@attrs.frozen
+class Whole:
+    section: Outer = Outer()
+
+
+def test_sections_within_sections_are_laid_over_too() -> None:
+    common = Whole(Outer(Inner(10, 20), 30))
+    given = {"section": {"inner": {"second": 5}}}
+    assert laid_over(common, Whole(Outer(Inner(second=5))), given) == Whole(Outer(Inner(10, 5), 30))
 
 
 A = '[[agents]]\nname = "a"\ndevices = ["aa:*"]\n'

@@ -10,7 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from xiaozhi_trio.config.settings import ConversationSettings, Settings, ToolSettings
+from xiaozhi_trio.config.settings import (
+    AgentSettings,
+    ConversationSettings,
+    Settings,
+    ToolSettings,
+)
 from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall
 from xiaozhi_trio.session.tool_calls import ToolCalls
 from xiaozhi_trio.telemetry.turn_trace import StageOutcome, TurnTrace
@@ -69,6 +74,14 @@ def told(dialogue: list[ChatMessage]) -> list[str]:
 
 def shown(t) -> list[str]:
     return [event.body["text"] for event in t.device.of_kind("tts sentence_start")]
+
+
+async def test_an_agent_may_leave_the_device_alone(autojump_clock, meet) -> None:
+    shy = AgentSettings(name="shy", devices=("*",), tools=ToolSettings(device=False))
+    t, _ = await meet(["Fine."], settings=Settings(agents=(shy,)))
+    await t.device.detect("Louder!")
+    await t.device.wait_for("tts stop")
+    assert [tool.name for tool in t.llm.offered[0]] == ["end_conversation"]
 
 
 async def test_the_device_is_asked_and_the_model_told(autojump_clock, meet) -> None:
