@@ -137,6 +137,17 @@ async def test_process_that_does_not_answer(
     assert caught.value.category is EngineErrorCategory.INTERNAL
 
 
+async def test_it_is_told_by_the_name_of_its_engine(
+    log_lines: Sequence[dict[str, Any]],
+) -> None:
+    with trio.fail_after(PATIENCE), pytest.raises(EngineError) as caught:
+        await LlamaChild.start(
+            PARAMETERS, engine="small", command=shell("echo no memory >&2; exit 3")
+        )
+    assert caught.value.engine == "small"
+    assert {line["engine"] for line in log_lines} == {"small"}
+
+
 async def test_command_that_cannot_be_run() -> None:
     with pytest.raises(EngineError, match=r"cannot start a process: .*nowhere"):
         await LlamaChild.start(PARAMETERS, command=["/nowhere"])

@@ -230,6 +230,29 @@ def test_every_built_in_engine_takes_a_name(kind: EngineKind, engine: str) -> No
     assert type(built) is type(build_engine(kind, choose(kind, engine), MODELS))
 
 
+@pytest.mark.parametrize(
+    ("kind", "engine", "use"),
+    [
+        (EngineKind.VAD, "silero", lambda engine: engine.open_stream().accept(bytes(1024))),
+        (EngineKind.ASR, "whisper", lambda engine: engine.transcribe(b"")),
+        (EngineKind.ASR, "openai", lambda engine: engine.transcribe(bytes(2))),
+        (EngineKind.LLM, "llama", lambda engine: engine.reply([])),
+        (EngineKind.LLM, "openai", lambda engine: engine.reply([]).__aenter__()),
+        (EngineKind.TTS, "kokoro", lambda engine: engine.synthesize("Hi.")),
+        (EngineKind.TTS, "hibari", lambda engine: engine.synthesize("Hi.")),
+        (EngineKind.TTS, "openai", lambda engine: engine.synthesize("Hi.").__aenter__()),
+    ],
+)
+async def test_a_built_in_engine_raises_under_its_name(
+    kind: EngineKind, engine: str, use: Callable[[Any], Any]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    own = getattr(getattr(Settings(), kind.value), engine)
+    settings = choose(kind, "mine", named={"mine": NamedEngine(engine=engine, settings=own)})
+    with pytest.raises(EngineError, match=r"^mine: (is not loaded|used before load)"):
+        await use(build_engine(kind, settings, MODELS))
+
+
 def test_two_of_one_built_in_engine() -> None:
     cloud = NamedEngine(engine="openai", settings=OpenAiLanguageModelSettings(model="big"))
     nas = NamedEngine(engine="openai", settings=OpenAiLanguageModelSettings(model="small"))
