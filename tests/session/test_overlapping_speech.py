@@ -54,15 +54,14 @@ def last_words(t: Any) -> str:
 
 @pytest.mark.parametrize("mode", ["auto", "realtime"])
 async def test_endless_speech_is_answered_piece_by_piece(autojump_clock, talk, mode) -> None:
-    t = await talk(
-        asr=ScriptedRecognizer("很长的一句话", seconds=0.5),
-        settings=settings(max_utterance_seconds=5),
-    )
+    t = await talk(asr=ScriptedRecognizer("很长的一句话", seconds=0.5))
     await t.device.hello()
     await t.device.listen(mode)
-    await t.device.speak(12)
+    for _ in range(100):
+        await t.device.speak(0.54)
+        await t.device.silence(0.12)
     assert t.device.of_kind("stt")
-    assert len(t.asr.heard_ms) <= 3
+    assert len([heard for heard in t.asr.heard_ms if heard >= 30_000]) <= 2
 
 
 async def test_voice_interrupts_what_waits_for_a_slow_network(autojump_clock, talk) -> None:
@@ -136,7 +135,7 @@ async def test_who_falls_silent_after_an_interruption_is_hung_up_on(
     autojump_clock, talk, how
 ) -> None:
     t = await talk(
-        asr=ScriptedRecognizer("别念了说点别的"),
+        asr=ScriptedRecognizer("别念了说点别的", seconds=0.5),
         settings=settings(idle_seconds=30),
         llm=ScriptedLanguageModel([POEM], ["Fine."]),
     )
@@ -145,7 +144,8 @@ async def test_who_falls_silent_after_an_interruption_is_hung_up_on(
     await t.device.detect("a poem")
     await t.device.wait_for("audio", count=14)
     await t.device.speak(0.9)
-    await t.device.silence(0.42)
+    await t.device.silence(0.3)
+    await trio.sleep(0.5)
     if how == "abort":
         await t.device.abort()
     else:

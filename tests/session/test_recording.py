@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import attrs
 import pytest
@@ -24,6 +26,7 @@ from xiaozhi_trio.config.settings import (
 )
 from xiaozhi_trio.session import recording as recording_module
 from xiaozhi_trio.session.recording import MAX_WAITING, Recorder, Tape
+from xiaozhi_trio.store import recordings as recordings_module
 from xiaozhi_trio.store.recording_format import HEADING_FILE
 from xiaozhi_trio.store.recordings import RecordingUnusable
 from xiaozhi_trio.telemetry.counters import Counters
@@ -34,7 +37,6 @@ from xiaozhi_trio.wire.handshake import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 HANDSHAKE = Handshake(device_id="aa:bb:cc:dd:ee:01", client_id="c", token="very-secret-token")
 SESSION = "5f0e7a52-8f0b-4a35-9a6e-0a0f4c6d2e11"
@@ -315,3 +317,18 @@ async def test_old_recordings_go_while_nobody_speaks(
         nursery.start_soon(recorder.keep_tidy)
         await until(lambda: not old.exists())
         nursery.cancel_scope.cancel()
+
+
+async def test_a_full_disk_leaves_no_recording_open(tmp_path, monkeypatch) -> None:
+    def full(descriptor: int, mode: str) -> BinaryIO:
+        os.close(descriptor)
+        return cast("BinaryIO", Path("/dev/full").open(mode))
+
+    monkeypatch.setattr(recordings_module.os, "fdopen", full)
+    settings = attrs.evolve(Settings(), recording=RecordingSettings(directory=str(tmp_path)))
+    counters = Counters()
+    recorder = Recorder(settings, counters)
+    async with recorder.tape(HANDSHAKE, SESSION) as tape:
+        tape.take("device", hello())
+        await until(lambda: "recordings_stopped" in str(counters.snapshot()))
+    assert not recorder._recordings._open

@@ -34,6 +34,8 @@ class Scene:
     """When a loudspeaker that plays all packets at once, in a row, will fall silent."""
     suspended: bool = False
     """A voice has interrupted a speech, which goes on if it turns out to be noise."""
+    answered: bool = False
+    """What was asked was shown, and `tts start` may have been taken back on its way."""
     aborted: bool = False
     """Since the last `tts start`."""
     listened_at: float = -1.0
@@ -88,16 +90,19 @@ class Scene:
                 match event.kind:
                     case "hello":
                         self.greeted = True
+                    case "stt":
+                        self.answered = True
                     case "tts start":
                         self.speaking = True
+                        self.answered = False
                         self.aborted = self.suspended = self.heard_meanwhile = False
                         self.opened_at = self.plays_until = at
                         self.packets = 0
                     case "tts stop":
                         heard = self.hears_while_speaking or at <= self.listened_at
-                        may_go_on = self.speaking and not self.aborted
+                        may_go_on = (self.speaking or self.answered) and not self.aborted
                         self.suspended = may_go_on and (heard or self.stalled)
-                        self.speaking = False
+                        self.speaking = self.answered = False
                     case "audio":
                         self.packets += 1
                         self.plays_until = self.played_until(at)
