@@ -111,6 +111,8 @@ def test_what_sets_the_server_up_is_not_played_against_a_running_one(run_command
     assert result.output.count("not playable here") == 2
     result = run_command("scenario", "tool_volume", "--url", "ws://127.0.0.1:9/")
     assert "it tells the language model what to call" in result.output
+    result = run_command("scenario", "stop_speaking", "--url", "ws://127.0.0.1:9/")
+    assert "it stops the server" in result.output
     as_json = run_command("scenario", "llm_hangs", "--url", "ws://127.0.0.1:9/", "--json")
     assert "not playable here" in json.loads(as_json.stdout)["outcome"]
 

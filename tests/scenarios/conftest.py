@@ -9,9 +9,12 @@ import pytest
 import trio
 
 from xiaozhi_trio.config.structuring import structure_settings
+from xiaozhi_trio.session.phrases import stock_phrases
 from xiaozhi_trio.session.session import Session, SessionServices
 from xiaozhi_trio.testing import MemoryLink, encode_inline
+from xiaozhi_trio.testing.firmware_device import CannotConnect
 from xiaozhi_trio.testing.scenario_engine_set import engine_set
+from xiaozhi_trio.wire.closing import GOING_AWAY, Closing
 from xiaozhi_trio.wire.handshake import Handshake
 
 if TYPE_CHECKING:
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
     from xiaozhi_trio.testing.scenario import Scenario
     from xiaozhi_trio.testing.scenario_engines import ScenarioEngines
     from xiaozhi_trio.testing.scenario_run import Join
+
+
+SERVER_SHUTDOWN = Closing(GOING_AWAY, "server_shutdown")
+ON_THE_WAY = 8
+"""Messages that a network holds before the server has to wait for it."""
 
 
 async def _write(session: Session, link: MemoryLink) -> None:
@@ -52,16 +60,29 @@ async def join_in_memory(scenario: Scenario, engines: ScenarioEngines) -> AsyncI
         run_encoding=encode_inline,
         vision=lambda _: ("http://192.168.1.2:8003/mcp/vision/explain", "token"),
     )
+    sessions: list[Session] = []
+
+    async def stop() -> None:
+        await engines.shutdown.wait()
+        for session in sessions:
+            session.end(SERVER_SHUTDOWN)
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.engines.load)
+        nursery.start_soon(stop)
+        if scenario.engines.stock:
+            await services.stock.prepare(stock_phrases(settings.conversation))
 
         @asynccontextmanager
         async def dial() -> AsyncIterator[Line]:
-            link = MemoryLink()
+            if engines.shutdown.is_set():
+                raise CannotConnect("the server has stopped")
+            link = MemoryLink(room=ON_THE_WAY)
             handshake = Handshake(
                 device_id="aa:bb:cc:dd:ee:01", protocol_version=scenario.device.binary_version
             )
-            nursery.start_soon(_serve, Session(handshake, "f" * 32, services), link)
+            sessions.append(Session(handshake, "f" * 32, services))
+            nursery.start_soon(_serve, sessions[-1], link)
             try:
                 yield link
             finally:

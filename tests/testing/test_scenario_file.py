@@ -62,6 +62,17 @@ def test_a_whole_file() -> None:
     assert scenario.breaks == ("gap",)
 
 
+def test_a_network_that_stalls_and_a_server_that_stops() -> None:
+    scenario = parse_scenario(
+        'name = "a"\nsteps = [{ network = "stalls" }, { server = "stops" }]\n'
+        "[engines]\nstock = true",
+        file="a.toml",
+    )
+    assert scenario.steps == (kinds.Network(network="stalls"), kinds.Stop(server="stops"))
+    assert scenario.stops_server
+    assert scenario.engines.goes_wrong
+
+
 def test_engines_that_only_answer_do_nothing_wrong() -> None:
     scenario = parse_scenario(
         'name = "a"\nsteps = []\n[[engines.llm.answers]]\nsay = "hello"', file="a.toml"

@@ -292,3 +292,19 @@ async def test_runs_of_audio_are_one_line_and_control_characters_are_shown(
         console.print(timeline_table(done.timeline))
     assert "audio × 5" in capture.get()
     assert "[red]a\ufffd[2Jb" in capture.get()
+
+
+async def test_a_server_of_others_is_not_stopped(autojump_clock) -> None:
+    done = await played('[[steps]]\nserver = "stops"', foreign=True)
+    (failure,) = done.failures
+    assert failure.reason == "this server is not ours to stop"
+
+
+async def test_a_stalled_network_holds_the_answer_back(autojump_clock) -> None:
+    steps = (
+        '[[steps]]\nnetwork = "stalls"'
+        f'{TALK}expect = [{{ absent = "stt", for_ms = 500 }}]'
+        '\n[[steps]]\nnetwork = "flows"\nexpect = [{ event = "stt", within_ms = 10 }]'
+    )
+    done = await played(steps)
+    assert not done.failures

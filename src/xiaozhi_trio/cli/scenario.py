@@ -224,6 +224,8 @@ async def _play_running(
     for file, scenario in scenarios:
         if scenario.server or scenario.engines.goes_wrong:
             report.skipped(file, scenario, "not playable here: it sets the server up")
+        elif scenario.stops_server:
+            report.skipped(file, scenario, "not playable here: it stops the server")
         elif scenario.engines.calls_tools:
             report.skipped(
                 file, scenario, "not playable here: it tells the language model what to call"

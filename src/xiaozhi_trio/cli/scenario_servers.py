@@ -13,6 +13,7 @@ from trio_websocket import ConnectionRejected, HandshakeError
 from xiaozhi_trio.cli.failures import leaves
 from xiaozhi_trio.config.structuring import structure_settings
 from xiaozhi_trio.server import Server
+from xiaozhi_trio.session.phrases import stock_phrases
 from xiaozhi_trio.testing import websocket_link
 from xiaozhi_trio.testing.firmware_device import CannotConnect
 from xiaozhi_trio.testing.scenario_engine_set import engine_set
@@ -59,8 +60,16 @@ async def own_server(scenario: Scenario, engines: ScenarioEngines) -> AsyncItera
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(server.run)
             path = settings.server.websocket_path
+            nursery.start_soon(_stop_with, engines, server)
+            if scenario.engines.stock:
+                await server.stock.prepare(stock_phrases(settings.conversation))
             yield _dial(f"ws://127.0.0.1:{addresses.websocket_port}{path}", "", scenario)
-            server.shutdown.set()
+            engines.shutdown.set()
+
+
+async def _stop_with(engines: ScenarioEngines, server: Server) -> None:
+    await engines.shutdown.wait()
+    server.shutdown.set()
 
 
 def running_server(url: str, token: str) -> Join:

@@ -33,9 +33,10 @@ class Link(Protocol):
 class MemoryLink:
     """A connection in memory; the server's end is `from_device` and `to_device`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, room: int = 1000) -> None:
+        """`room` is how many messages of the server are on their way before it has to wait."""
         self._up, self.from_device = trio.open_memory_channel[str | bytes](1000)
-        self.to_device, self._down = trio.open_memory_channel[str | bytes](1000)
+        self.to_device, self._down = trio.open_memory_channel[str | bytes](room)
 
     async def send(self, payload: str | bytes) -> None:
         """Hand a message to the server."""

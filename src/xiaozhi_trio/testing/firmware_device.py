@@ -21,6 +21,7 @@ from xiaozhi_trio.audio.opus import OpusEncoder
 from xiaozhi_trio.engines.protocols import LISTENING_RATE
 from xiaozhi_trio.testing.device import Event, Link, SimulatedDevice
 from xiaozhi_trio.testing.device_tools import DeviceTools, ToolScript
+from xiaozhi_trio.testing.downlink import Downlink
 from xiaozhi_trio.testing.loudspeaker import Loudspeaker, PlayedFrame
 from xiaozhi_trio.testing.room import Room
 from xiaozhi_trio.testing.timeline import Side
@@ -130,6 +131,7 @@ class FirmwareDevice:
         self.microphone_is_open = False
         """It takes what sounds in the room."""
         self.room = Room()
+        self.downlink = Downlink()
         self.tools = DeviceTools(profile.tools)
         self.loudspeaker = Loudspeaker(on_frame=self._played)
 
@@ -376,7 +378,7 @@ class FirmwareDevice:
     async def _converse(self, task_status: trio.TaskStatus[_Channel]) -> None:
         async with self._dial() as line:
             wire = SimulatedDevice(
-                line,
+                self.downlink.over(line),
                 frame_ms=self._profile.frame_ms,
                 binary_version=self._profile.binary_version,
                 on_event=self._received,

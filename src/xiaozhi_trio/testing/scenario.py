@@ -205,6 +205,20 @@ class Disconnect(Step):
 
 
 @attrs.frozen(kw_only=True)
+class Network(Step):
+    """What the server sends is held up on its way, or comes again, all of it at once."""
+
+    network: Literal["stalls", "flows"]
+
+
+@attrs.frozen(kw_only=True)
+class Stop(Step):
+    """Tell the server to stop, as its operator does."""
+
+    server: Literal["stops"]
+
+
+@attrs.frozen(kw_only=True)
 class Send(Step):
     """Send a JSON message, behind the device's back."""
 
@@ -247,3 +261,8 @@ class Scenario:
     """What has to be true at the end."""
     breaks: tuple[RuleName, ...] = ()
     """Rules that this conversation cannot keep."""
+
+    @property
+    def stops_server(self) -> bool:
+        """It needs a server that may be stopped."""
+        return any(isinstance(step, Stop) for step in self.steps)

@@ -114,6 +114,8 @@ class EnginesScript:
     tts: SynthesizerScript = attrs.field(factory=SynthesizerScript)
     llm_fallback: LanguageModelScript | None = None
     tts_fallback: SynthesizerScript | None = None
+    stock: bool = False
+    """The server's own phrases are made before anybody calls."""
 
     @property
     def calls_tools(self) -> bool:
@@ -139,6 +141,8 @@ class ScenarioEngines:
     tts: ToneSynthesizer
     llm_fallback: ToldLanguageModel | None
     tts_fallback: ToneSynthesizer | None
+    shutdown: trio.Event = attrs.field(factory=trio.Event)
+    """Set where the scenario stops the server that they belong to."""
 
     @classmethod
     def of(cls, script: EnginesScript, timeline: Timeline) -> ScenarioEngines:

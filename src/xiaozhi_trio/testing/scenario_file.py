@@ -32,6 +32,8 @@ _STEPS: Final = MappingProxyType(
         "type": kinds.Type,
         "connect": kinds.Connect,
         "disconnect": kinds.Disconnect,
+        "network": kinds.Network,
+        "server": kinds.Stop,
         "send": kinds.Send,
         "send_text": kinds.SendText,
         "send_hex": kinds.SendBytes,

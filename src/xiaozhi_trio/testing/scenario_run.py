@@ -99,6 +99,7 @@ class _Performance:
 
     async def perform(self) -> list[Verdict]:
         """Do step after step until one fails; then look at the whole."""
+        position = len(self._timeline)
         for number, step in enumerate(self._scenario.steps, start=1):
             try:
                 await self._perform(step)
@@ -107,7 +108,7 @@ class _Performance:
                 return self._verdicts
             if any(verdict.outcome is Outcome.FAILED for verdict in self._verdicts):
                 return self._verdicts
-        whole = Moment(0, self._timeline.began_at, trio.current_time())
+        whole = Moment(position, self._timeline.began_at, trio.current_time())
         for expectation in self._scenario.expect:
             if isinstance(expectation, kinds.ExpectAbsent):
                 expectation = _never(expectation, whole)
@@ -217,6 +218,22 @@ class _Performance:
     @_do.register
     async def _disconnect(self, step: kinds.Disconnect) -> None:
         await self._device.lose_connection(reset=step.disconnect == "rst")
+
+    @_do.register
+    async def _let_through(self, step: kinds.Network) -> None:
+        await trio.lowlevel.checkpoint()
+        downlink = self._device.downlink
+        if step.network == "stalls":
+            downlink.stall()
+        else:
+            downlink.flow()
+
+    @_do.register
+    async def _stop(self, step: kinds.Stop) -> None:  # noqa: ARG002 - there is one way
+        await trio.lowlevel.checkpoint()
+        if self._judge.engines is None:
+            raise _StepFailed("this server is not ours to stop")
+        self._judge.engines.shutdown.set()
 
     @_do.register
     async def _send(self, step: kinds.Send) -> None:
