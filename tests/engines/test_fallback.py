@@ -122,6 +122,14 @@ class Told:
             return await anext(pieces)
 
 
+class FailsToClose(Told):
+    @asynccontextmanager
+    async def stream(self, request: Any) -> AsyncIterator[AsyncIterator[Any]]:
+        async with super().stream(request) as pieces:
+            yield pieces
+        raise ValueError("cannot close")
+
+
 @attrs.define(eq=False)
 class Chain:
     engines: list[Told]
@@ -323,6 +331,17 @@ async def test_a_bug_is_logged_with_its_traceback(autojump_clock: MockClock) -> 
     assert "KeyError: 'oops'" in bug
     assert "Traceback" in bug
     assert failure == "engine request failed\n"
+
+
+async def test_an_engine_that_fails_to_close_is_told_and_asked_again(
+    autojump_clock: MockClock,
+) -> None:
+    t = Chain([FailsToClose("first", [["Hello."]])])
+    for _ in range(POLICY.failures):
+        assert isinstance(await t.fail(), EngineBug)
+    # It answers: its failures in a row end with each answer.
+    assert t.chain.circuits == [CircuitStatus.CLOSED]
+    assert t.counts["engine_failures", "first", "internal"] == POLICY.failures
 
 
 async def test_all_fail(autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,11 +22,13 @@ from xiaozhi_trio.engines.slots import EngineSlot
 from xiaozhi_trio.testing import (
     ScriptedLanguageModel,
     ScriptedRecognizer,
+    ScriptedStreamingRecognizer,
     ScriptedSynthesizer,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from xiaozhi_trio.engines.protocols import Engine, PcmChunk
 
@@ -156,6 +159,50 @@ async def test_nobody_waits_for_forty_sentences_without_a_sound(autojump_clock, 
     await t.device.wait_for("tts stop")
     assert len(t.tts.sentences) == 2
     assert "alert" in t.device.kinds
+
+
+class _FailsToClose:
+    """Does well, and raises what no engine may raise when its stream is left."""
+
+    @asynccontextmanager
+    async def _left(self, block: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+        async with block as stream:
+            yield stream
+        raise ValueError("cannot close")
+
+
+class ModelFailsToClose(ScriptedLanguageModel, _FailsToClose):
+    def reply(self, *args: Any) -> AbstractAsyncContextManager[Any]:
+        return self._left(super().reply(*args))
+
+
+class VoiceFailsToClose(ScriptedSynthesizer, _FailsToClose):
+    def synthesize(self, sentence: str) -> AbstractAsyncContextManager[Any]:
+        return self._left(super().synthesize(sentence))
+
+
+class RecognizerFailsToClose(ScriptedStreamingRecognizer, _FailsToClose):
+    def open_stream(self) -> AbstractAsyncContextManager[Any]:
+        return self._left(super().open_stream())
+
+
+@pytest.mark.parametrize(
+    "engines",
+    [
+        {"llm": FallbackLanguageModel(chain(ModelFailsToClose()))},
+        {"tts": FallbackSynthesizer(chain(VoiceFailsToClose()))},
+        {"asr": RecognizerFailsToClose("What time is it?")},
+    ],
+    ids=["llm", "tts", "asr"],
+)
+async def test_an_engine_that_fails_to_close_ends_no_session(
+    autojump_clock, talk, engines: dict[str, Any]
+) -> None:
+    t = await talk(**engines)
+    await ask(t)
+    await t.device.detect("are you there?")
+    await t.device.wait_for("tts stop", count=2)
+    assert t.closing is None
 
 
 async def test_where_all_fail_the_device_is_told_and_the_session_goes_on(

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 
 from xiaozhi_trio.config.settings import ConversationSettings, Settings
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
+from xiaozhi_trio.engines.fallback import FallbackChain, FallbackSynthesizer
+from xiaozhi_trio.engines.fallback_link import FallbackPolicy
 from xiaozhi_trio.engines.slots import EngineSlot
 from xiaozhi_trio.session.phrases import ENGINE_FAILED, stock_phrases
 from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.testing import ScriptedLanguageModel, ScriptedSynthesizer, encode_inline
 from xiaozhi_trio.wire.messages import AudioParams
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from xiaozhi_trio.engines.protocols import PcmChunk
+
 SPEECH = AudioParams(sample_rate=24_000, frame_duration=60)
 
 
 def broken() -> EngineError:
     return EngineError("out of order", engine="tts", category=EngineErrorCategory.INTERNAL)
+
+
+class FailsToClose(ScriptedSynthesizer):
+    """Speaks well, and raises what no engine may raise when its stream is left."""
+
+    @asynccontextmanager
+    async def synthesize(self, sentence: str) -> AsyncIterator[AsyncIterator[PcmChunk]]:
+        async with super().synthesize(sentence) as chunks:
+            yield chunks
+        raise ValueError("cannot close")
 
 
 async def prepare(t) -> None:
@@ -108,3 +128,14 @@ async def test_exit_words_end_with_a_farewell_and_a_clean_close(
     assert t.device.spoken_ms() > 200
     assert t.device.kinds[-1] == "tts stop"
     assert (t.closing.code, t.closing.reason) == (1000, "parted")
+
+
+async def test_an_engine_that_fails_to_close_does_not_end_the_process(autojump_clock) -> None:
+    """Phrases are made in a task of the server itself."""
+    policy = FallbackPolicy(first_answer_seconds=3, failures=3, pause_seconds=10)
+    chain = FallbackChain([EngineSlot.of_ready(FailsToClose())], policy)
+    stock = StockSpeech(EngineSlot.of_ready(FallbackSynthesizer(chain)), encode_inline, Settings())
+    with trio.move_on_after(100):
+        await stock.prepare(["hello there"])
+        pytest.fail("was made though the engine failed")
+    assert not await stock.packets("hello there", SPEECH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 import attrs
@@ -12,7 +13,7 @@ import trio
 from loguru import logger
 
 from xiaozhi_trio.engines.breaker import CircuitBreaker, CircuitStatus, Permit
-from xiaozhi_trio.engines.edge import EngineBug, engine_edge
+from xiaozhi_trio.engines.edge import EngineBlock, EngineBug, engine_edge
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.engines.protocols import Engine
 from xiaozhi_trio.engines.retry import PAUSE_SECONDS, is_worth_another_try
@@ -210,6 +211,8 @@ class Link(Generic[EngineT]):
                 scope.deadline = math.inf
                 self._answered(permit)
                 yield Answer(stream, self, permit)
+                with self.judged(permit, math.inf):
+                    await stack.aclose()
         if scope.cancelled_caught:
             raise self._silence()
 
@@ -251,9 +254,8 @@ class Link(Generic[EngineT]):
     async def _tried(
         self, question: Question[EngineT, T], engine: EngineT
     ) -> AsyncIterator[_Stream[T]]:
-        async with AsyncExitStack() as stack:
-            with engine_edge(self.name, "the request"):
-                pieces = await stack.enter_async_context(question.request(engine))
+        answer = EngineBlock(self.name, partial(question.request, engine), step="the request")
+        async with answer as pieces:
             stream = _Stream(self.name, pieces, question.fault)
             await stream.advance()
             if stream.has_ended and question.nothing:

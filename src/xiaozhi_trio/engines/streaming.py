@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 
-from xiaozhi_trio.engines.edge import engine_edge
+from xiaozhi_trio.engines.edge import EngineBlock, engine_edge
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.engines.fallback import FallbackRecognizer
 from xiaozhi_trio.engines.pieces import transcript_fault
@@ -60,7 +60,6 @@ class CheckedStream:
 @asynccontextmanager
 async def recognition_stream(recognizer: StreamingRecognizer) -> AsyncIterator[CheckedStream]:
     """A stream for one utterance. Raises `EngineError`."""
-    async with AsyncExitStack() as stack:
-        with engine_edge(recognizer.name, "opening a stream"):
-            stream = await stack.enter_async_context(recognizer.open_stream())
+    opened = EngineBlock(recognizer.name, recognizer.open_stream, step="opening a stream")
+    async with opened as stream:
         yield CheckedStream(stream, recognizer.name)
