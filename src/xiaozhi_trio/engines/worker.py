@@ -13,16 +13,17 @@ import threading
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-import attrs
 import outcome
 import trio
 
+from xiaozhi_trio.engines.admission import Admission
 from xiaozhi_trio.engines.ahead import run_ahead
-from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
+
+    from xiaozhi_trio.engines.admission import WorkerStatistics
 
 T = TypeVar("T")
 
@@ -64,46 +65,21 @@ class Stop:
         action()
 
 
-@attrs.frozen
-class WorkerStatistics:
-    """How busy a model is."""
-
-    busy: int
-    """Threads at work."""
-    waiting: int
-    """Callers in the queue."""
-    last_wait: float
-    """Seconds the latest job to start had waited for its thread."""
-    longest_wait: float
-    """Seconds the unluckiest job so far had waited."""
-
-
 class ModelWorkers:
     """Runs one model's blocking calls, at most `workers` at once and `queue` waiting."""
 
     def __init__(self, engine: str, *, workers: int, queue: int) -> None:
-        self._engine = engine
-        self._queue = queue
-        self._limiter = trio.CapacityLimiter(workers)
+        self._admission = Admission(engine, places=workers, queue=queue)
         self._running: set[Stop] = set()
-        self._closed = False
-        self._last_wait = 0.0
-        self._longest_wait = 0.0
 
     @property
     def is_busy(self) -> bool:
         """A call made now would wait for another caller."""
-        return self._limiter.available_tokens < 1
+        return self._admission.is_busy
 
     def statistics(self) -> WorkerStatistics:
         """The load at this moment."""
-        now = self._limiter.statistics()
-        return WorkerStatistics(
-            busy=now.borrowed_tokens,
-            waiting=now.tasks_waiting,
-            last_wait=self._last_wait,
-            longest_wait=self._longest_wait,
-        )
+        return self._admission.statistics()
 
     async def run(self, job: Callable[[Stop], T], *, abandon: bool = False) -> T:
         """Run `job` in a thread and give its result.
@@ -116,14 +92,14 @@ class ModelWorkers:
         Raises `EngineError`: BUSY when the queue is full, UNAVAILABLE once closed,
         and whatever `job` raises.
         """
-        self._admit()
+        self._admission.admit()
         stop = Stop()
         asked = perf_counter()
 
         def in_thread() -> outcome.Outcome[T]:
-            self._note_wait(perf_counter() - asked)
-            if self._closed:
-                return outcome.Error(self._shut_down())
+            self._admission.waited(perf_counter() - asked)
+            if self._admission.is_closed:
+                return outcome.Error(self._admission.refusal())
             return outcome.capture(job, stop)
 
         self._running.add(stop)
@@ -133,7 +109,7 @@ class ModelWorkers:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_set_when_cancelled, stop)
                 result = await trio.to_thread.run_sync(
-                    in_thread, abandon_on_cancel=abandon, limiter=self._limiter
+                    in_thread, abandon_on_cancel=abandon, limiter=self._admission.limiter
                 )
                 nursery.cancel_scope.cancel()
         finally:
@@ -160,35 +136,13 @@ class ModelWorkers:
 
     async def aclose(self) -> None:
         """Refuse new jobs, ask running ones to end and wait until all threads are free."""
-        self._closed = True
+        self._admission.close()
         for stop in self._running:
             stop.set()
         # Holding every place, for good, means that no thread is left inside the model.
-        for _ in range(math.ceil(self._limiter.total_tokens)):
-            await self._limiter.acquire_on_behalf_of(object())
-
-    def _admit(self) -> None:
-        if self._closed:
-            raise self._shut_down()
-        if self._limiter.available_tokens > 0:
-            return
-        waiting = self._limiter.statistics().tasks_waiting
-        if waiting >= self._queue:
-            raise EngineError(
-                f"{waiting} requests wait already, the most allowed (setting `queue`)",
-                engine=self._engine,
-                category=EngineErrorCategory.BUSY,
-                retryable=True,
-            )
-
-    def _shut_down(self) -> EngineError:
-        return EngineError(
-            "is shut down", engine=self._engine, category=EngineErrorCategory.UNAVAILABLE
-        )
-
-    def _note_wait(self, seconds: float) -> None:
-        self._last_wait = seconds
-        self._longest_wait = max(self._longest_wait, seconds)
+        limiter = self._admission.limiter
+        for _ in range(math.ceil(limiter.total_tokens)):
+            await limiter.acquire_on_behalf_of(object())
 
 
 async def _set_when_cancelled(stop: Stop) -> None:

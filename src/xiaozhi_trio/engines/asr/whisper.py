@@ -19,7 +19,7 @@ import numpy as np
 from xiaozhi_trio.engines.errors import EngineError, EngineErrorCategory
 from xiaozhi_trio.engines.libraries import library_errors, optional_packages
 from xiaozhi_trio.engines.protocols import LISTENING_RATE, Transcript
-from xiaozhi_trio.engines.worker import ModelWorkers, WorkerStatistics
+from xiaozhi_trio.engines.worker import ModelWorkers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from xiaozhi_trio.config.engines import WhisperSettings
+    from xiaozhi_trio.engines.admission import WorkerStatistics
     from xiaozhi_trio.engines.model_folder import ModelFolder
     from xiaozhi_trio.engines.worker import Stop
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xiaozhi_trio.config.engines import LlamaSettings
+    from xiaozhi_trio.engines.admission import WorkerStatistics
     from xiaozhi_trio.engines.model_folder import ModelFolder
     from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall, ToolSpec
-    from xiaozhi_trio.engines.worker import WorkerStatistics
 
 _AGAINST_LOOPS = {"repeat_penalty": 1.1, "repeat_last_n": 128, "dry_multiplier": 0.8}
 """Small models fall into saying one thing for ever; llama.cpp's DRY sampler breaks such loops."""

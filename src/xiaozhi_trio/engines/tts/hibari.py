@@ -13,13 +13,14 @@ from xiaozhi_trio.engines.libraries import library_errors, optional_packages
 from xiaozhi_trio.engines.protocols import PcmChunk
 from xiaozhi_trio.engines.tts.english_phonemes import speakable
 from xiaozhi_trio.engines.tts.waveform import has_sound, speak_ahead, to_pcm
-from xiaozhi_trio.engines.worker import ModelWorkers, Stop, WorkerStatistics
+from xiaozhi_trio.engines.worker import ModelWorkers, Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from xiaozhi_trio.config.engines import HibariSettings
+    from xiaozhi_trio.engines.admission import WorkerStatistics
     from xiaozhi_trio.engines.model_folder import ModelFolder
 
 _WARM_UP = "Hello."

@@ -24,7 +24,7 @@ from xiaozhi_trio.engines.tts.english_phonemes import EnglishPhonemes
 from xiaozhi_trio.engines.tts.kokoro_alphabet import numbers_of
 from xiaozhi_trio.engines.tts.mandarin_phonemes import MandarinPhonemes
 from xiaozhi_trio.engines.tts.waveform import has_sound, speak_ahead, to_pcm
-from xiaozhi_trio.engines.worker import ModelWorkers, Stop, WorkerStatistics
+from xiaozhi_trio.engines.worker import ModelWorkers, Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xiaozhi_trio.config.engines import KokoroSettings
+    from xiaozhi_trio.engines.admission import WorkerStatistics
     from xiaozhi_trio.engines.model_folder import ModelFolder
 
 MODEL = "kokoro"
