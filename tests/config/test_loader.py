@@ -218,15 +218,17 @@ def test_a_list_becomes_a_tuple() -> None:
         pytest.param(
             '[llm]\nengine = "openai"\nfallback = ["llama", "openai"]',
             'c.toml:3: [llm] fallback: came ["llama", "openai"], in which "openai" is the engine '
-            'itself, expected other engines, each once; take "openai" out; the engine itself is '
-            "tried again without that",
+            'itself, expected other engines, each once; take "openai" out: the engine itself is '
+            "tried again without that, and a further one of it needs a table with a name of "
+            "its own",
             id="a chain that contains itself",
         ),
         pytest.param(
             '[tts]\nfallback = ["hibari", "hibari"]',
             'c.toml:2: [tts] fallback: came ["hibari", "hibari"], in which "hibari" is there '
-            'twice, expected other engines, each once; take "hibari" out; the engine itself is '
-            "tried again without that",
+            'twice, expected other engines, each once; take "hibari" out: the engine itself is '
+            "tried again without that, and a further one of it needs a table with a name of "
+            "its own",
             id="an engine twice in a chain",
         ),
         pytest.param(

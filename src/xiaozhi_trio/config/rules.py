@@ -240,7 +240,8 @@ def _fallback(
         yield SettingError(
             f"came {toml_of(settings.fallback)}, in which {toml_of(name)} is {given}, "
             "expected other engines, each once",
-            f"take {toml_of(name)} out; the engine itself is tried again without that",
+            f"take {toml_of(name)} out: the engine itself is tried again without that, and a "
+            "further one of it needs a table with a name of its own",
             ("fallback",),
         )
 
