@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 
@@ -20,17 +21,20 @@ from xiaozhi_trio.engines.named import under_name
 from xiaozhi_trio.engines.protocols import LanguageModel, SpeechRecognizer, SpeechSynthesizer
 from xiaozhi_trio.engines.slots import EngineSlot
 from xiaozhi_trio.testing import (
+    LoudnessDetector,
     ScriptedLanguageModel,
     ScriptedRecognizer,
     ScriptedStreamingRecognizer,
     ScriptedSynthesizer,
 )
+from xiaozhi_trio.testing.engines import LoudnessStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from xiaozhi_trio.engines.protocols import Engine, PcmChunk
+    from xiaozhi_trio.session.end_of_turn.strategy import Pause
 
 PATIENCE = 4.0
 POLICY = FallbackPolicy(first_answer_seconds=PATIENCE, failures=3, pause_seconds=10)
@@ -238,3 +242,93 @@ async def test_an_abort_at_any_time_ends_both(autojump_clock, talk, tenths: int)
     assert kinds.count("tts stop") >= 1
     assert kinds[-1] == "tts stop"
     assert first.generating == second.generating == 0
+
+
+class BrokenDetector(LoudnessDetector):
+    """Raises one error at one of its steps, as often as told."""
+
+    def __init__(self, step: str, error: Exception, *, times: int) -> None:
+        super().__init__()
+        self.error = error
+        self.left = {step: times}
+
+    def fail(self, step: str) -> None:
+        if self.left.get(step):
+            self.left[step] -= 1
+            raise self.error
+
+    def open_stream(self) -> LoudnessStream:
+        self.fail("open")
+        return BrokenDetection(self)
+
+
+class BrokenDetection(LoudnessStream):
+    def __init__(self, detector: BrokenDetector) -> None:
+        super().__init__(500)
+        self._detector = detector
+
+    @property
+    def window_samples(self) -> int:
+        self._detector.fail("measure")
+        return super().window_samples
+
+    async def accept(self, pcm: bytes) -> Sequence[float]:
+        self._detector.fail("accept")
+        return await super().accept(pcm)
+
+    def reset(self) -> None:
+        self._detector.fail("reset")
+        super().reset()
+
+
+@pytest.mark.parametrize("error", [DOWN, BUG])
+@pytest.mark.parametrize("step", ["open", "measure", "accept", "reset"])
+async def test_a_detector_that_fails_ends_no_session(
+    autojump_clock, talk, log_lines, step: str, error: Exception
+) -> None:
+    t = await talk(vad=BrokenDetector(step, error, times=3))
+    await t.device.hello()
+    await t.device.listen("auto")
+    await t.device.silence(0.3)
+    await t.device.listen("auto")
+    await t.device.listen("auto")
+    await t.device.listen("auto")
+    await t.device.speak(1.0)
+    await t.device.silence(1.2)
+    await t.device.wait_for("tts stop")
+    assert len(log_lines("voice detection failed")) == 1
+
+
+async def test_a_button_is_served_where_no_voice_can_be_detected(
+    autojump_clock, talk, log_lines
+) -> None:
+    t = await talk(vad=BrokenDetector("open", BUG, times=1000))
+    await t.device.hello()
+    await t.device.listen("manual")
+    await t.device.speak(1.0)
+    await t.device.stop_listening()
+    await t.device.wait_for("tts stop")
+    assert t.device.of_kind("stt")
+    assert len(log_lines("voice detection failed")) == 1
+
+
+@attrs.frozen
+class Undecided:
+    """An end-of-turn strategy with a bug."""
+
+    silence: Any
+
+    async def silence_ms(self, pause: Pause) -> Any:
+        await trio.lowlevel.checkpoint()
+        if isinstance(self.silence, Exception):
+            raise self.silence
+        return self.silence
+
+
+@pytest.mark.parametrize("silence", [BUG, None, "long"])
+async def test_a_strategy_that_fails_leaves_the_end_to_the_silence(
+    autojump_clock, talk, log_lines, silence: Any
+) -> None:
+    t = await talk(end_of_turn=Undecided(silence))
+    await ask(t)
+    assert log_lines("end of turn undecided")

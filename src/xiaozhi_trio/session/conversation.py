@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from loguru import logger
 
+from xiaozhi_trio.engines.edge import engine_edge
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.slots import SlotStatus
 from xiaozhi_trio.session.echo_trust import EchoTrust
@@ -303,7 +304,8 @@ class Conversation:
                     transcript=text,
                     says_ended=self._transcriber.says_ended(so_far),
                 )
-                silence_ms = await self._end_of_turn.silence_ms(pause)
+                with engine_edge(self._tools.settings.listening.end_of_turn, "deciding the end"):
+                    silence_ms = float(await self._end_of_turn.silence_ms(pause))
             except EngineError as error:
                 logger.bind(engine=error.engine, reason=str(error)).warning("end of turn undecided")
                 return

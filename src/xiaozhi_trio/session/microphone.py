@@ -10,6 +10,8 @@ from loguru import logger
 
 from xiaozhi_trio.audio.echo import EchoCanceller
 from xiaozhi_trio.audio.opus import OpusDecoder, OpusError
+from xiaozhi_trio.engines.detection import CheckedDetection
+from xiaozhi_trio.engines.edge import EngineBug
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.protocols import LISTENING_RATE
 from xiaozhi_trio.session.encoding import EncodingRunner
@@ -168,17 +170,30 @@ class Microphone:
                 # That may have been our own speech.
                 self._listening.discard()
                 return [Resumed(), Forgotten()]
-        if not self._listening.has_detector:
-            detector = self._detector.ready_nowait()
-            if detector is not None:
-                self._listening.attach(detector.open_stream())
+        self._attach_detector()
         try:
             noticed = await self._listening.accept(pcm)
         except EngineError as error:
-            if not self._detector_fails:
-                logger.bind(engine=error.engine, reason=str(error)).error("voice detection failed")
-            self._detector_fails = True
+            self._detection_failed(error)
             # Nobody can tell any more whether it goes on, and somebody may wait for that.
             return self._listening.forget_beginning()
-        self._detector_fails = False
+        if self._listening.has_detector:
+            self._detector_fails = False
         return noticed
+
+    def _attach_detector(self) -> None:
+        """Give the ear its detector as soon as there is one; a button is served without."""
+        detector = self._detector.ready_nowait()
+        if detector is None or self._listening.has_detector:
+            return
+        try:
+            self._listening.attach(CheckedDetection(detector))
+        except EngineError as error:
+            self._detection_failed(error)
+
+    def _detection_failed(self, error: EngineError) -> None:
+        if not self._detector_fails:
+            logger.bind(engine=error.engine, reason=str(error)).opt(
+                exception=error if isinstance(error, EngineBug) else None
+            ).error("voice detection failed")
+        self._detector_fails = True
