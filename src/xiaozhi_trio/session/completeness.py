@@ -42,7 +42,8 @@ _END_MARK = regex.compile(r"[.。!！][\s\"'”’]*\Z")
 
 _ALWAYS_OPEN: Final = frozenset(
     # Hesitations and conjunctions, whatever mark was put behind them.
-    "uh um uhm er erm and or but because cuz if unless until although whereas whether than".split()
+    "uh uhh um umm uhm er err erm hm hmm "
+    "and or but because cuz if unless until although whereas whether than".split()
 )
 _OPEN_WORDS: Final = frozenset(
     # Prepositions, articles, possessives and subjects. Words that also end sentences
@@ -58,8 +59,14 @@ _OPEN_CHINESE = regex.compile(
     r"|(?<=.)(?<![不也都就还])是)\Z"
 )
 _FILLER_PHRASE = regex.compile(
-    r"(?:\A|[，,。\s])(?:那个|这个|那什么|you know|i mean|like)\W*\Z", regex.I
+    r"(?:\A|[，,。\s])(?:那个|这个|那个什么|那什么|那个啥|那啥|you know|i mean|like)\W*\Z", regex.I
 )
+_WANTED_THING = regex.compile(
+    r"(?<![不别没])(?<![不别没].)(?:想要|要|想|给我|帮我|放|播|播放|听|查|找|问|说|讲|买|点|来|换|把|用|打开|关掉"
+    r"|关上|一下|一首|一个|然后|还有|嗯|呃|额|唔)(?:那个|这个|那种|那个什么|那什么|那个啥|那啥)\Z"
+)
+"""Something is asked for whose name is still looked for: who talks to a loudspeaker has nothing to
+point at. Verbs of looking are not here, for where there is a camera there is."""
 _BEGINS_OPEN = regex.compile(
     r"\s*+(?:如果|要是|假如|虽然|尽管|因为|既然|除非|当[^，,]{1,20}的时候"
     r"|(?:if|because|although|unless)\b)[^，,]{1,40}\Z",
@@ -89,11 +96,11 @@ _DICTATION = regex.compile(
 def completeness(text: str) -> Completeness:
     """What the words of `text` say about whether the speaker has done; Chinese and English.
 
-    OPEN after a hesitation, conjunction, preposition, article or trailing comma, in a
-    condition whose consequence has not come, and in a number being dictated: digits at
-    the end, where a number or code is talked about or three or more stand alone. An
-    amount at the end ("volume to 50") is UNKNOWN. Other languages are COMPLETE or UNKNOWN
-    by their marks.
+    OPEN after a hesitation (also 那个 after a verb that wants a thing), conjunction,
+    preposition, article or trailing comma, in a condition whose consequence has not come,
+    and in a number being dictated: digits at the end, where a number or code is talked
+    about or three or more stand alone. An amount at the end ("volume to 50") is UNKNOWN.
+    Other languages are COMPLETE or UNKNOWN by their marks.
     """
     text = text.strip()
     words = words_of(text)
@@ -119,6 +126,7 @@ def _is_open(text: str, last: str, letters: str) -> bool:
     return (
         last in _OPEN_WORDS
         or _OPEN_CHINESE.search(letters) is not None
+        or _WANTED_THING.search(letters) is not None
         or _OPEN_CONTRACTION.search(text) is not None
         or (_BEGINS_OPEN.match(text) is not None and not _CHINESE_QUESTION.search(letters))
     )
