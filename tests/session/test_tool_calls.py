@@ -13,10 +13,12 @@ import trio.testing
 from xiaozhi_trio.config.settings import (
     AgentSettings,
     ConversationSettings,
+    ListeningSettings,
     Settings,
     ToolSettings,
 )
 from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall
+from xiaozhi_trio.session.clearance import Clearance
 from xiaozhi_trio.session.tool_calls import ToolCalls
 from xiaozhi_trio.telemetry.turn_trace import StageOutcome, TurnTrace
 from xiaozhi_trio.testing import ScriptedLanguageModel, ScriptedRecognizer
@@ -336,11 +338,11 @@ class Own:
         return self._result
 
 
-def calls_of(tool: Own) -> tuple[ToolCalls, TurnTrace, trio.Event]:
-    trace, go_on = TurnTrace(number=1, occasion="spoken"), trio.Event()
+def calls_of(tool: Own) -> tuple[ToolCalls, TurnTrace, Clearance]:
+    trace, clearance = TurnTrace(number=1, occasion="spoken"), Clearance()
     toolbox = Toolbox([tool], result_characters=100)
-    calls = ToolCalls(toolbox, at_most=4, trace=trace.attempt(), go_on=go_on)
-    return calls, trace, go_on
+    calls = ToolCalls(toolbox, at_most=4, trace=trace.attempt(), clearance=clearance)
+    return calls, trace, clearance
 
 
 async def test_what_has_no_effect_need_not_wait(autojump_clock) -> None:
@@ -353,22 +355,93 @@ async def test_what_has_no_effect_need_not_wait(autojump_clock) -> None:
 
 async def test_the_wait_for_certainty_is_no_part_of_the_stage(autojump_clock, nursery) -> None:
     tool = Own(has_side_effect=True)
-    calls, trace, go_on = calls_of(tool)
+    calls, trace, clearance = calls_of(tool)
     nursery.start_soon(calls.answer, "", [ToolCall("1", "own", "")])
     await trio.sleep(5)
     assert not (tool.calls)
     assert not (trace.stages)
     assert not (calls.messages)
-    go_on.set()
+    clearance.grant()
     await trio.sleep(2)
     assert trace.stages[0].ended == trace.stages[0].began + 1
     assert [message.content for message in calls.messages] == ["", "ok"]
 
 
+async def test_nothing_begins_while_leave_is_withheld_and_what_began_goes_on(
+    autojump_clock, nursery
+) -> None:
+    tool = Own(has_side_effect=True)
+    calls, trace, clearance = calls_of(tool)
+    clearance.grant()
+    nursery.start_soon(calls.answer, "", [ToolCall("1", "own", ""), ToolCall("2", "own", "")])
+    await trio.sleep(0.5)
+    clearance.withhold()
+    await trio.sleep(5)
+    assert tool.calls == 1
+    assert [message.content for message in calls.messages] == ["", "ok"]
+    clearance.grant()
+    await trio.sleep(2)
+    assert tool.calls == 2
+    assert trace.stages[1].began == 5.5
+
+
+async def test_leave_that_is_withheld_at_once_was_none(autojump_clock, nursery) -> None:
+    tool = Own(has_side_effect=True)
+    calls, _, clearance = calls_of(tool)
+    nursery.start_soon(calls.answer, "", [ToolCall("1", "own", "")])
+    await trio.testing.wait_all_tasks_blocked()
+    clearance.grant()
+    clearance.withhold()
+    await trio.sleep(5)
+    assert not tool.calls
+
+
+POEM = "春眠不觉晓处处闻啼鸟。"
+
+
+async def interrupted(talk, nursery, heard: str):
+    """A device that is told a poem and then to be louder, and is spoken to before that."""
+    t = await talk(
+        asr=ScriptedRecognizer(heard),
+        llm=ScriptedLanguageModel([POEM, LOUDER], ["Fine."], piece_seconds=1.5),
+        settings=Settings(listening=ListeningSettings(end_of_turn="silence")),
+    )
+    tools = DeviceTools()
+    nursery.start_soon(serve, t.device, tools)
+    await t.device.hello(features={"mcp": True})
+    await trio.testing.wait_all_tasks_blocked()
+    await t.device.listen("realtime")
+    await t.device.detect("A poem, and louder!")
+    await t.device.wait_for("audio", count=5)
+    await t.device.speak(2)
+    assert t.device.of_kind("tts stop")
+    assert t.llm.generating == 0
+    assert not tools.calls
+    await t.device.silence(2)
+    return t, tools
+
+
+async def test_a_reply_that_is_interrupted_for_good_does_nothing_any_more(
+    autojump_clock, talk, nursery
+) -> None:
+    t, tools = await interrupted(talk, nursery, "不要那么大声")
+    await t.device.wait_for("tts stop", count=2)
+    await trio.sleep(5)
+    assert not tools.calls
+    assert not any(message.calls for message in t.llm.dialogues[-1])
+
+
+async def test_a_reply_that_goes_on_does_what_was_asked(autojump_clock, talk, nursery) -> None:
+    t, tools = await interrupted(talk, nursery, "嗯嗯")
+    await t.device.wait_for("tts stop", count=2)
+    assert tools.calls == ["self.audio_speaker.set_volume"]
+    assert len(t.device.of_kind("tts start")) == 2
+
+
 async def test_a_call_cancelled_before_it_began_leaves_no_message(autojump_clock) -> None:
     tool = Own(has_side_effect=True)
-    calls, _, go_on = calls_of(tool)
-    go_on.set()
+    calls, _, clearance = calls_of(tool)
+    clearance.grant()
     with trio.CancelScope() as scope:
         scope.cancel()
         await calls.answer("", [ToolCall("1", "own", "")])

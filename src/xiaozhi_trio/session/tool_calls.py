@@ -14,8 +14,7 @@ from xiaozhi_trio.tools.toolbox import Toolbox, parse_arguments
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import trio
-
+    from xiaozhi_trio.session.clearance import Clearance
     from xiaozhi_trio.telemetry.turn_trace import Attempt
     from xiaozhi_trio.tools.tool import Tool
 
@@ -35,12 +34,12 @@ class ToolCalls:
     """The calls of one turn, one after the other, for a later one may rest on an earlier."""
 
     def __init__(
-        self, toolbox: Toolbox, *, at_most: int, trace: Attempt, go_on: trio.Event
+        self, toolbox: Toolbox, *, at_most: int, trace: Attempt, clearance: Clearance
     ) -> None:
-        """No tool with a side effect is called before `go_on` is set."""
+        """No tool with a side effect is called without `clearance`."""
         self._toolbox = toolbox
         self._trace = trace
-        self._go_on = go_on
+        self._clearance = clearance
         self._rounds: list[list[_Made]] = []
         self.left = at_most
         """Calls that may still be made; refused ones count too."""
@@ -84,7 +83,7 @@ class ToolCalls:
             log.bind(problem=str(error)).warning("tool call refused")
             return
         if tool.has_side_effect:
-            await self._go_on.wait()
+            await self._clearance.wait()
         entry = _Made(call)
         made.append(entry)
         try:

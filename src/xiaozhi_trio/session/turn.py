@@ -21,6 +21,7 @@ from xiaozhi_trio.config.settings import Settings
 from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.protocols import Transcript
 from xiaozhi_trio.engines.slots import EngineSet
+from xiaozhi_trio.session.clearance import Clearance
 from xiaozhi_trio.session.encoding import EncodingRunner
 from xiaozhi_trio.session.exit_words import is_exit
 from xiaozhi_trio.session.history import History
@@ -141,7 +142,7 @@ class Turn:
         self._committed = trio.Event()
         self._speaking = Speaking(tools.outbox, number)
         self._playout: Playout | None = None
-        self._spoke_up = trio.Event()
+        self._clearance = Clearance()
         """The device was told `tts start`, and the history what was asked."""
         self._tool_calls: ToolCalls | None = None
         self._failures: dict[str, EngineError] = {}
@@ -209,6 +210,7 @@ class Turn:
             raise RuntimeError("a turn that does not speak cannot be suspended")
         self._playout.suspend(dropped=self._tools.outbox.withdraw(self.number))
         self._speaking.close()
+        self._clearance.withhold()
         self.is_suspended = True
         self._trace.mark(Moment.INTERRUPTED)
 
@@ -226,6 +228,7 @@ class Turn:
         if self._playout.has_more:
             self._speaking.open()
         self._playout.resume(number)
+        self._clearance.grant()
 
     async def run(self) -> None:
         """Live through the turn; whatever happens, `tts stop` follows `tts start`."""
@@ -328,7 +331,7 @@ class Turn:
             [*own, *self._tools.device_tools()], result_characters=settings.result_characters
         )
         return ToolCalls(
-            toolbox, at_most=settings.calls_per_turn, trace=self._trace, go_on=self._spoke_up
+            toolbox, at_most=settings.calls_per_turn, trace=self._trace, clearance=self._clearance
         )
 
     def _part(self) -> None:
@@ -378,7 +381,7 @@ class Turn:
                 packet_ms=tools.speech.frame_duration,
                 settings=tools.settings.playout,
             )
-            self._spoke_up.set()
+            self._clearance.grant()
         return self._playout
 
     async def _say(self, words: Words) -> None:
