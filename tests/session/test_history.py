@@ -90,3 +90,37 @@ def test_results_are_bounded_too() -> None:
     history.user_said("light!")
     with_tool(history, "x" * 1000)
     assert sum(len(m.content) for m in history.dialogue("")[1:]) <= 200
+
+
+def test_one_call_does_not_displace_the_dialogue() -> None:
+    history = History(ConversationSettings())
+    history.user_said("my name is Ann")
+    history.assistant_said("Hello Ann.")
+    history.user_said("light!")
+    long = ToolCall("1", "lamp", '{"text": "' + "x" * 50_000 + '"}')
+    short = ToolCall("2", "lamp", '{"on": true}')
+    history.tools_answered(
+        [
+            ChatMessage("assistant", "", (long, short)),
+            ChatMessage("tool", "y" * 50_000, call_id="1"),
+            ChatMessage("tool", "on", call_id="2"),
+        ]
+    )
+    history.assistant_said("It is on.")
+    *before, calls, result, other, last = history.dialogue("")[1:]
+    assert [message.content for message in before] == ["my name is Ann", "Hello Ann.", "light!"]
+    assert [call.arguments for call in calls.calls] == ["{}", '{"on": true}']
+    assert 1000 <= len(result.content) <= 4000
+    assert (other.content, last.content) == ("on", "It is on.")
+
+
+def test_calls_and_results_that_have_room_are_kept_as_they_are() -> None:
+    history = History(ConversationSettings(history_characters=8000))
+    history.user_said("light!")
+    call = ToolCall("1", "lamp", '{"text": "' + "x" * 1900 + '"}')
+    messages = [
+        ChatMessage("assistant", "", (call,)),
+        ChatMessage("tool", "y" * 2000, call_id="1"),
+    ]
+    history.tools_answered(messages)
+    assert history.dialogue("")[2:] == messages

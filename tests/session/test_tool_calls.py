@@ -396,6 +396,22 @@ async def test_leave_that_is_withheld_at_once_was_none(autojump_clock, nursery) 
     assert not tool.calls
 
 
+async def test_a_call_that_is_too_long_is_not_repeated(autojump_clock) -> None:
+    tool = Own(has_side_effect=True)
+    calls, _, _ = calls_of(tool)
+    told = await calls.answer(
+        "",
+        [ToolCall("1", "own", '{"a": "' + "x" * 50_000 + '"}'), ToolCall("2", "o" * 50_000, "{")],
+    )
+    assert [(call.id, call.name, call.arguments) for call in told[0].calls] == [
+        ("1", "own", "{}"),
+        ("2", "o" * 64, "{"),
+    ]
+    assert "at most 8192" in told[1].content
+    assert calls.messages == told
+    assert not tool.calls
+
+
 POEM = "春眠不觉晓处处闻啼鸟。"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from xiaozhi_trio.engines.protocols import ChatMessage
+from xiaozhi_trio.tools.toolbox import NO_ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +36,17 @@ class History:
         self._add("user", text)
 
     def tools_answered(self, messages: Sequence[ChatMessage]) -> None:
-        """Record calls of tools and their results, whatever was heard of the reply around them."""
-        for message in messages:
-            content = message.content[: self._settings.history_characters]
-            self._messages.append(attrs.evolve(message, content=content))
+        """Record calls of tools and their results, whatever was heard of the reply around them.
+
+        They take half of the room at most, for one long result must not displace the
+        dialogue that it is about: the longest are cut.
+        """
+        room = bound = self._settings.history_characters // 2
+        kept = [_cut(message, bound) for message in messages]
+        while bound and sum(map(_length, kept)) > room:
+            bound //= 2
+            kept = [_cut(message, bound) for message in messages]
+        self._messages.extend(kept)
         self._shorten()
 
     def assistant_said(self, text: str) -> None:
@@ -72,6 +80,15 @@ class History:
         while messages and messages[0].role != "user":
             messages.pop(0)
         return [ChatMessage("system", prompt), *messages]
+
+
+def _cut(message: ChatMessage, characters: int) -> ChatMessage:
+    calls = tuple(
+        # Half of a JSON object is none, and servers refuse a dialogue with such a call.
+        call if len(call.arguments) <= characters else attrs.evolve(call, arguments=NO_ARGUMENTS)
+        for call in message.calls
+    )
+    return attrs.evolve(message, content=message.content[:characters], calls=calls)
 
 
 def _length(message: ChatMessage) -> int:

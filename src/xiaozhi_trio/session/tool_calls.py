@@ -9,7 +9,12 @@ from loguru import logger
 
 from xiaozhi_trio.engines.protocols import ChatMessage, ToolCall, ToolSpec
 from xiaozhi_trio.tools.tool import ToolError
-from xiaozhi_trio.tools.toolbox import Toolbox, parse_arguments
+from xiaozhi_trio.tools.toolbox import (
+    MAX_ARGUMENT_CHARACTERS,
+    NO_ARGUMENTS,
+    Toolbox,
+    parse_arguments,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 
 _UNKNOWN: Final = "Interrupted before an answer came; whether it was done is not known."
 _SHOWN_CHARACTERS: Final = 100
+_LONGEST_NAME: Final = 64
+"""Characters, as of `ToolSpec.name`."""
 
 
 @attrs.define
@@ -79,7 +86,7 @@ class ToolCalls:
         try:
             tool, arguments = self._understood(call)
         except ToolError as error:
-            made.append(_Made(call, str(error)))
+            made.append(_Made(_bounded(call), str(error)))
             log.bind(problem=str(error)).warning("tool call refused")
             return
         if tool.has_side_effect:
@@ -102,6 +109,16 @@ class ToolCalls:
             raise ToolError("Too many calls for one question. Answer with what you know by now.")
         self.left -= 1
         return self._toolbox.find(call.name), parse_arguments(call.arguments)
+
+
+def _bounded(call: ToolCall) -> ToolCall:
+    """A call that nobody takes, short enough to be repeated in a dialogue."""
+    is_short = len(call.arguments) <= MAX_ARGUMENT_CHARACTERS
+    return attrs.evolve(
+        call,
+        name=call.name[:_LONGEST_NAME],
+        arguments=call.arguments if is_short else NO_ARGUMENTS,
+    )
 
 
 def _messages(said: str, made: Sequence[_Made]) -> list[ChatMessage]:

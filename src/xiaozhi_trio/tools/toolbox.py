@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_ARGUMENT_CHARACTERS: Final = 8192
 """Longest arguments that are passed on to a tool; those of devices are numbers and names."""
+NO_ARGUMENTS: Final = "{}"
+"""In place of arguments that are too long to be kept."""
 _SHOWN_CHARACTERS: Final = 100
 
 
