@@ -33,7 +33,7 @@ connect = true
 send = { type = "abort" }
 expect = [{ event = "tts stop", since = "start", within_ms = 2000 }]
 [[expect]]
-asked = { llm = 0 }
+asked = { llm = 0, tts = 0 }
 """
 
 
@@ -67,7 +67,7 @@ def test_a_conversation_that_fails_prints_both_sides(run_command, tmp_path) -> N
     result = run_command("scenario", str(bad))
     assert result.exit_code == 1
     assert "FAILED silence is golden" in result.output
-    assert "asked = {'llm': 1}: failed: llm was asked 0 times" in result.output
+    assert "asked = {'llm': 1, 'tts': 0}: failed: llm was asked 0 times" in result.output
     assert "sent abort" in result.output
 
 

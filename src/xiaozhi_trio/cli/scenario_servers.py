@@ -14,12 +14,13 @@ from xiaozhi_trio.cli.failures import leaves
 from xiaozhi_trio.config.structuring import structure_settings
 from xiaozhi_trio.server import Server
 from xiaozhi_trio.session.phrases import stock_phrases
+from xiaozhi_trio.session.stock_speech import StockSpeech
 from xiaozhi_trio.testing import websocket_link
 from xiaozhi_trio.testing.firmware_device import CannotConnect
 from xiaozhi_trio.testing.scenario_engine_set import engine_set
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from xiaozhi_trio.config.settings import Settings
     from xiaozhi_trio.testing.firmware_device import Dial, Line
@@ -57,6 +58,8 @@ async def own_server(scenario: Scenario, engines: ScenarioEngines) -> AsyncItera
     with tempfile.TemporaryDirectory() as state:
         settings = scenario_settings(scenario, state)
         server = await Server.build(settings, engine_set(engines, settings))
+        if not scenario.engines.stock:
+            server.stock = _EmptyStock(server.engines.tts, server.stock.run_encoding, settings)
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(server.run)
             path = settings.server.websocket_path
@@ -65,6 +68,13 @@ async def own_server(scenario: Scenario, engines: ScenarioEngines) -> AsyncItera
                 await server.stock.prepare(stock_phrases(settings.conversation))
             yield _dial(f"ws://127.0.0.1:{addresses.websocket_port}{path}", "", scenario)
             engines.shutdown.set()
+
+
+class _EmptyStock(StockSpeech):
+    """Stays empty, so that every phrase is asked for when it is due."""
+
+    async def prepare(self, phrases: Iterable[str]) -> None:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
 
 
 async def _stop_with(engines: ScenarioEngines, server: Server) -> None:
