@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import threading
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -36,7 +37,7 @@ from xiaozhi_trio.wire.closing import PEER_GONE
 from xiaozhi_trio.wire.handshake import Handshake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 HANDSHAKE = Handshake(device_id="aa:bb:cc:dd:ee:01", client_id="c", token="very-secret-token")
 SESSION = "5f0e7a52-8f0b-4a35-9a6e-0a0f4c6d2e11"
@@ -297,6 +298,88 @@ async def test_a_cancelled_session_is_recorded_to_its_end(record: Recording) -> 
             await trio.sleep_forever()
     assert [line["kind"] for line in record.lines()] == ["text", "ended"]
     assert record.lines()[-1]["reason"] == "cut_short"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for the thread of the recordings."""
+    monkeypatch.setattr(recording_module, "_LAST_WRITE_SECONDS", 0.1)
+
+
+@asynccontextmanager
+async def busy(recorder: Recorder) -> AsyncIterator[None]:
+    """The thread of the recordings has other things to do."""
+    somebody = object()
+    await recorder._limiter.acquire_on_behalf_of(somebody)
+    try:
+        yield
+    finally:
+        recorder._limiter.release_on_behalf_of(somebody)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_busy_disk_holds_no_connection_and_the_files_are_closed_later(
+    record: Recording, impatient: None, is_cancelled: bool
+) -> None:
+    recorder = record.recorder()
+    await recorder.prepare()
+    with trio.fail_after(3), trio.CancelScope() as session:
+        async with AsyncExitStack() as stack:
+            tape = await stack.enter_async_context(recorder.tape(HANDSHAKE, SESSION))
+            await until(lambda: bool(list(record.folder.glob("*/handshake.json"))))
+            async with busy(recorder):
+                tape.take("device", "said at last")
+                await trio.sleep(0.5)
+                if is_cancelled:
+                    session.cancel()
+                await stack.aclose()
+    assert record.stopped() == 1
+    assert tape.waiting() == ()
+    [name] = recorder._recordings._open
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recorder.keep_tidy)
+        await until(lambda: not recorder._recordings._open)
+        nursery.cancel_scope.cancel()
+    assert name == record.path.name
+
+
+async def test_a_disk_that_is_busy_all_along_holds_no_connection_either(
+    record: Recording, impatient: None
+) -> None:
+    recorder = record.recorder()
+    await recorder.prepare()
+    with trio.fail_after(3):
+        async with busy(recorder), recorder.tape(HANDSHAKE, SESSION) as tape:
+            tape.take("device", "lost")
+    assert record.stopped() == 1
+    assert not list(record.folder.iterdir())
+
+
+async def test_files_that_cannot_be_closed_keep_no_other_from_it(
+    record: Recording, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = record.recorder()
+    await recorder.prepare()
+    with trio.fail_after(3):
+        async with AsyncExitStack() as stack:
+            tapes = [
+                await stack.enter_async_context(recorder.tape(HANDSHAKE, f"{SESSION[:-1]}{number}"))
+                for number in range(2)
+            ]
+            await until(lambda: len(list(record.folder.glob("*/handshake.json"))) == len(tapes))
+            async with busy(recorder):
+                await stack.aclose()
+    closed: list[object] = []
+    close = recording_module.RecordedSession.close
+
+    def close_badly(session: Any) -> None:
+        closed.append(session)
+        close(session)
+        raise OSError("cannot close")
+
+    monkeypatch.setattr(recording_module.RecordedSession, "close", close_badly)
+    await recorder.prepare()
+    assert len(closed) == 2
 
 
 async def test_a_folder_that_cannot_be_used_is_told_at_the_start(record: Recording) -> None:

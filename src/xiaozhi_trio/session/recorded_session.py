@@ -56,7 +56,7 @@ Entry: TypeAlias = Passed | LeftOut | Ended
 
 
 class RecordedSession:
-    """One recording while it is written. `end` it."""
+    """One recording while it is written. `end` it, or at least `close` it."""
 
     def __init__(self, folder: SessionFolder, heading: Heading) -> None:
         """Writes the heading. Raises `RecordingFull`, OSError."""
@@ -92,7 +92,11 @@ class RecordedSession:
             for side, track in self._tracks.items():
                 self._folder.append(AUDIO_FILES[side], track.end(), is_last=True)
         finally:
-            self._folder.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the files as they are. Raises OSError."""
+        self._folder.close()
 
     def _line(self, entry: Entry) -> Line:
         self._at = entry.at

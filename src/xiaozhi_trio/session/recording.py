@@ -8,6 +8,7 @@ too slow, messages are left out of the recording and counted, never delayed.
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -37,11 +38,12 @@ MAX_WAITING: Final = 1024
 _GATHER_SECONDS: Final = 0.25
 """Between two writes of a session, and what a killed process loses."""
 _LAST_WRITE_SECONDS: Final = 5.0
-"""Longest wait for the thread when a session ends."""
+"""Longest wait for the thread from the end of a session on."""
 _TIDY_SECONDS: Final = 3600.0
 _SECTIONS: Final = ("audio", "listening", "playout", "conversation", "vad", "asr", "llm", "tts")
 """Of the settings, those that shape a conversation."""
 _CUT_SHORT: Final = "cut_short"
+_TOO_SLOW: Final = "the disk is too slow for the end of it"
 
 T = TypeVar("T")
 
@@ -57,8 +59,10 @@ class Tape:
         self._changed = trio.lowlevel.ParkingLot()
         self._stopped = False
         self._ended: Ended | None = None
-        self.over = trio.Event()
-        """Set once nothing more will come."""
+        self.gathering = trio.CancelScope()
+        """Around the work that is done while more may come; cancelled by `finish`."""
+        self.patience = trio.CancelScope(shield=True)
+        """Around all work for the tape: nothing but its own end, and a while, ends that."""
 
     def take(self, side: Side, payload: str | bytes) -> None:
         """Note one WebSocket message of that side. Never waits, never raises."""
@@ -78,14 +82,14 @@ class Tape:
 
     def finish(self) -> None:
         """Nothing more will come. Does not wait."""
-        if self.over.is_set():
+        if self.gathering.cancel_called:
             return
         if not self._stopped:
             self._admit_what_is_left_out()
             cut_short = Ended(at=self._now(), reason=_CUT_SHORT, code=1006)
             self._waiting.append(self._ended or cut_short)
-        self.over.set()
-        self._changed.unpark_all()
+        self.gathering.cancel()
+        self.patience.deadline = trio.current_time() + _LAST_WRITE_SECONDS
 
     def stop(self) -> None:
         """Drop what waits and all that still comes: it cannot be written."""
@@ -93,8 +97,8 @@ class Tape:
         self.written(len(self._waiting))
 
     async def news(self) -> None:
-        """Wait until something waits to be written, or nothing more will come."""
-        while not self._waiting and not self.over.is_set():
+        """Wait until something waits to be written."""
+        while not self._waiting:
             await self._changed.park()
 
     def waiting(self) -> Sequence[Entry]:
@@ -125,6 +129,9 @@ class Recorder:
         self._settings = settings
         self._counters = counters
         self._limiter = trio.CapacityLimiter(1)
+        self._left_open: deque[RecordedSession] = deque()
+        """Those that nobody waits for any more; the thread closes them when it gets to it."""
+        self._left_one_open = trio.lowlevel.ParkingLot()
 
     async def prepare(self) -> None:
         """Make and tidy the folder. Raises `RecordingUnusable`."""
@@ -134,7 +141,9 @@ class Recorder:
     async def keep_tidy(self) -> None:
         """Delete recordings when they are old enough, for ever."""
         while True:
-            await trio.sleep(_TIDY_SECONDS)
+            if not self._left_open:
+                with trio.move_on_after(_TIDY_SECONDS):
+                    await self._left_one_open.park()
             try:
                 await self._in_thread(self._recordings.tidy)
             except OSError as error:
@@ -180,20 +189,24 @@ class Recorder:
             logger.bind(reason=str(error)).warning("recording stopped")
 
     async def _write(self, tape: Tape, heading: Heading) -> None:
-        recorded = await self._in_thread(partial(self._begin, heading))
-        try:
-            while not tape.over.is_set():
-                await tape.news()
-                with trio.move_on_after(_GATHER_SECONDS):
-                    await tape.over.wait()
-                await self._carry(tape, recorded.write)
-        finally:
-            with trio.CancelScope(
-                deadline=trio.current_time() + _LAST_WRITE_SECONDS, shield=True
-            ) as patience:
+        recorded: RecordedSession | None = None
+        with tape.patience:
+            recorded = await self._in_thread(partial(self._begin, heading))
+            try:
+                with tape.gathering:
+                    while True:
+                        await tape.news()
+                        await trio.sleep(_GATHER_SECONDS)
+                        await self._carry(tape, recorded.write)
+            finally:
                 await self._carry(tape, recorded.end)
-            if patience.cancelled_caught:
-                logger.warning("a recording was left without its end")
+        if tape.patience.cancelled_caught:
+            tape.stop()
+            self._counters.count("recordings_stopped")
+            logger.bind(reason=_TOO_SLOW).warning("recording stopped")
+            if recorded is not None:
+                self._left_open.append(recorded)
+                self._left_one_open.unpark_all()
 
     async def _carry(self, tape: Tape, write: Callable[[Sequence[Entry]], None]) -> None:
         entries = tape.waiting()
@@ -216,4 +229,12 @@ class Recorder:
             raise
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        return await trio.to_thread.run_sync(self._work, work, limiter=self._limiter)
+
+    def _work(self, work: Callable[[], T]) -> T:
+        while self._left_open:
+            try:
+                self._left_open.popleft().close()
+            except OSError as error:
+                logger.bind(reason=str(error)).warning("recording not closed")
+        return work()
