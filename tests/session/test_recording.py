@@ -176,6 +176,23 @@ async def test_the_settings_are_those_of_the_devices_agent(record: Recording) ->
     assert heading["settings"]["listening"]["end_silence_ms"] == 1200
 
 
+async def test_no_secret_is_recorded_in_whatever_it_comes(record: Recording) -> None:
+    recorder = record.recorder()
+    await recorder.prepare()
+    json_frame = binary.pack(b'{"token":"in-a-frame","text":"\xe4\xbd\xa0"}', 2, 7)
+    json_frame = json_frame[:2] + b"\x00\x01" + json_frame[4:]
+    harmless = bytes(range(256))
+    async with recorder.tape(HANDSHAKE, SESSION) as tape:
+        tape.take("device", hello(2))
+        tape.take("device", '{"type":"mcp","payload":{"token":12345678,"tokens":7}}')
+        tape.take("device", json_frame)
+        tape.take("device", harmless)
+    _, numbers, framed, odd, _ = record.lines()
+    assert numbers["body"]["payload"] == {"token": "***", "tokens": 7}
+    assert base64.b64decode(framed["base64"]) == json_frame.replace(b"in-a-frame", b"***")
+    assert base64.b64decode(odd["base64"]) == harmless
+
+
 @pytest.mark.parametrize("version", [2, 3])
 async def test_the_framing_is_that_of_the_hello(record: Recording, version: int) -> None:
     recorder = record.recorder()

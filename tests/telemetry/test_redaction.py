@@ -73,3 +73,11 @@ def test_fields_that_are_hidden_for_their_name() -> None:
     assert not is_secret_field("tokens", "x")
     assert not is_secret_field("first_token", 0.3)
     assert not is_secret_field("token", None)
+
+
+@pytest.mark.parametrize("number", [12345678, 0.5])
+def test_a_number_is_a_secret_only_under_the_whole_name(number: float) -> None:
+    assert is_secret_field("password", number)
+    assert is_secret_field("Api-Key", number)
+    assert not is_secret_field("max_token", number)
+    assert not is_secret_field("token", value=True)

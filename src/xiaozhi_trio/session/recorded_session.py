@@ -111,7 +111,9 @@ class RecordedSession:
         except (ProtocolViolation, OpusError):
             # Kept as it came: it may be what the recording is made for.
             pass
-        raw = base64.b64encode(entry.payload).decode("ascii")
+        # Whatever it is, this spelling of its bytes loses none of them.
+        text = self._redactor.redact(entry.payload.decode("latin-1"))
+        raw = base64.b64encode(text.encode("latin-1")).decode("ascii")
         return Binary(at=entry.at, side=entry.side, base64=raw)
 
     def _packet(self, entry: Passed, frame: binary.AudioFrame) -> Packet:

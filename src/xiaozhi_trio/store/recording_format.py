@@ -84,7 +84,10 @@ class Packet:
 
 @attrs.frozen(kw_only=True)
 class Binary:
-    """A binary message that holds no Opus packet: an empty one (DTX), or a malformed one."""
+    """A binary message that holds no Opus packet: an empty one (DTX), text, or a malformed one.
+
+    What looks like a secret in it is `***`.
+    """
 
     at: float
     side: Side

@@ -68,10 +68,15 @@ class Redactor:
 
 
 def is_secret_field(name: str, value: object) -> bool:
-    """Whether a bound field is hidden for its name alone; `first_token=0.3` is no secret."""
-    if value is None or isinstance(value, (int, float)):
+    """Whether a field is hidden for its name alone.
+
+    `first_token=0.3` is no secret, the number of a lock that is called `password` is.
+    """
+    if value is None or isinstance(value, bool):
         return False
     words = name.casefold().replace("-", "_")
+    if isinstance(value, (int, float)):
+        return words in _SECRET_FIELDS
     return any(words == secret or words.endswith(f"_{secret}") for secret in _SECRET_FIELDS)
 
 
