@@ -66,6 +66,7 @@ from xiaozhi_trio.config.settings import (
 )
 from xiaozhi_trio.session.conversation import Conversation
 from xiaozhi_trio.session.idle_clock import IdleClock
+from xiaozhi_trio.session.interruption import Interruption
 from xiaozhi_trio.session.listening import Listening
 from xiaozhi_trio.session.microphone import Microphone
 from xiaozhi_trio.session.outbox import Outbox
@@ -685,7 +686,7 @@ def forgetting_the_first_hello(session: Session, hello: Hello, nursery: trio.Nur
 greet = Session._greet
 
 
-def only_silenced(turn: Turn, *, plays_on: bool = True) -> None:
+def only_silenced(turn: Turn, _: object = None, *, plays_on: bool = True) -> None:
     dropped = turn._tools.outbox.withdraw(turn.number)
     turn._conclude("interrupted", dropped=dropped, plays_on=plays_on)
 
@@ -695,7 +696,7 @@ def all_that_was_sent(playout: Playout, **_: object) -> str:
 
 
 def unanswered(conversation: Conversation, reason: str) -> None:
-    conversation._interrupt()
+    conversation._interrupt(Interruption.ABORT)
 
 
 def kept(listening: Listening, mode: ListenMode) -> None:

@@ -18,6 +18,7 @@ from xiaozhi_trio.engines.errors import EngineError
 from xiaozhi_trio.engines.slots import SlotStatus
 from xiaozhi_trio.session.echo_trust import EchoTrust
 from xiaozhi_trio.session.end_of_turn.strategy import Pause
+from xiaozhi_trio.session.interruption import Interruption
 from xiaozhi_trio.session.judgement import Verdict, judge
 from xiaozhi_trio.session.listening import (
     BYTES_PER_MS,
@@ -479,7 +480,7 @@ class Conversation:
         self._count_anew()
         self._trace = None
         if mode is ListenMode.MANUAL:
-            self._interrupt()
+            self._interrupt(Interruption.BUTTON)
         elif self._tools.engines.vad.state.status is SlotStatus.FAILED:
             self._tools.outbox.post(Alert(SERVICE_FAILED.both, ENGINE_FAILED.both))
         self._mode = mode
@@ -513,12 +514,12 @@ class Conversation:
             self._called = text
             self._microphone.called()
         if greeting is None:
-            self._begin(Typed(text))
+            self._begin(Typed(text), Interruption.TYPED)
         elif greeting:
-            self._begin(WakeWord(text, greeting))
+            self._begin(WakeWord(text, greeting), Interruption.WAKE_WORD)
         else:
             self._forget_speculation()
-            self._interrupt()
+            self._interrupt(Interruption.WAKE_WORD)
 
     def part(self) -> bool:
         """Take leave, as nobody has spoken for long; tells whether there is anything to say."""
@@ -526,7 +527,7 @@ class Conversation:
         words = farewell(settings).like(self._tools.history.last_said)
         if not (settings.says_farewell_when_idle and words):
             return False
-        self._begin(Parting(words))
+        self._begin(Parting(words), Interruption.FAREWELL)
         return True
 
     def abort(self, reason: str) -> None:
@@ -538,8 +539,11 @@ class Conversation:
         """
         logger.bind(reason=reason[:80]).info("abort")
         self._forget_speculation()
+        called = reason == "wake_word_detected"
         # A wake word makes firmware throw away what it holds (`AudioService::ResetDecoder`).
-        spoke = self._interrupt(plays_on=reason != "wake_word_detected")
+        spoke = self._interrupt(
+            Interruption.WAKE_WORD if called else Interruption.ABORT, plays_on=not called
+        )
         # A reply that is over for us may still wait for a slow network.
         self._tools.outbox.withdraw(self._turns)
         if not spoke:
@@ -550,7 +554,7 @@ class Conversation:
             self._microphone.close()
         self._transcriber.follow(self._microphone)
 
-    def _interrupt(self, *, plays_on: bool = True) -> bool:
+    def _interrupt(self, reason: Interruption, *, plays_on: bool = True) -> bool:
         """End the turn in progress, if any; tells whether that said `tts stop`."""
         if self._draft is not None and self._draft.is_committed and not self._draft.is_accepted:
             draft, self._draft = self._draft, None
@@ -560,14 +564,14 @@ class Conversation:
         if turn is None:
             return False
         spoke = turn.is_speaking
-        turn.interrupt(plays_on=plays_on)
+        turn.interrupt(reason, plays_on=plays_on)
         self._idle_clock.restart()
         return spoke
 
-    def _begin(self, occasion: Occasion) -> None:
+    def _begin(self, occasion: Occasion, reason: Interruption) -> None:
         """Answer at once something that needs no thought about whether it was said."""
         self._forget_speculation()
-        self._interrupt()
+        self._interrupt(reason)
         if self._mode is not ListenMode.MANUAL:
             # Voice from before a turn is no reason to interrupt it.
             self._microphone.discard()

@@ -25,6 +25,7 @@ from xiaozhi_trio.session.clearance import Clearance
 from xiaozhi_trio.session.encoding import EncodingRunner
 from xiaozhi_trio.session.exit_words import is_exit
 from xiaozhi_trio.session.history import History
+from xiaozhi_trio.session.interruption import Interruption
 from xiaozhi_trio.session.listening import Utterance
 from xiaozhi_trio.session.outbox import Outbox
 from xiaozhi_trio.session.phrases import ENGINE_FAILED, SERVICE_FAILED, farewell
@@ -189,13 +190,17 @@ class Turn:
         self._outcome = self._outcome or "discarded"
         self._scope.cancel()
 
-    def interrupt(self, *, plays_on: bool = True) -> None:
+    def interrupt(
+        self, reason: Interruption = Interruption.SPEECH, *, plays_on: bool = True
+    ) -> None:
         """Silence the turn now, for good. Returns at once; its tasks unwind on their own.
 
         `plays_on` tells whether the device plays what it holds.
         """
         # A draft has sent nothing; an older turn may still be heard, and goes by its own number.
         dropped = self._tools.outbox.withdraw(self.number) if self.has_spoken else 0
+        if self.is_speaking:
+            self._trace.mark(Moment.INTERRUPTED, reason=reason.value)
         self._conclude("interrupted", dropped=dropped, plays_on=plays_on)
         self._scope.cancel()
         if isinstance(self.occasion, Spoken):
@@ -212,7 +217,7 @@ class Turn:
         self._speaking.close()
         self._clearance.withhold()
         self.is_suspended = True
-        self._trace.mark(Moment.INTERRUPTED)
+        self._trace.mark(Moment.INTERRUPTED, reason=Interruption.BARGE_IN.value)
 
     def resume(self, number: int, *, reason: str) -> None:
         """Go on from the sentence in which the turn was suspended, under a new number.

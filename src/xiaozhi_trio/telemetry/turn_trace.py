@@ -94,7 +94,7 @@ class Mark:
     attempt: int
     """Number of the attempt that it belongs to; 0 where it is of the turn itself."""
     reason: str
-    """One of our own words, such as why a reply fell silent (`noise`, `echo`, `abort`)."""
+    """One of our own words, such as why a reply fell silent (`barge_in`, `abort`)."""
 
 
 @attrs.define
