@@ -56,6 +56,7 @@ class FakeWhisper:
         self.ranking = ["fr", "en", "zh"]
         self.says: list[list[str]] = []
         self.score = -0.2
+        self.scores: list[float] = []
         self.no_speech = 0.0
         self.windows: list[float] = []
         self.languages: list[str] = []
@@ -82,7 +83,9 @@ class FakeWhisper:
         tokens = tokens[: options["max_length"] - len(prompts[0])]
         return [
             SimpleNamespace(
-                sequences_ids=[tokens], scores=[self.score], no_speech_prob=self.no_speech
+                sequences_ids=[tokens],
+                scores=[self.scores.pop(0) if self.scores else self.score],
+                no_speech_prob=self.no_speech,
             )
         ]
 
@@ -166,6 +169,14 @@ async def test_loop_is_decoded_again_in_the_full_window() -> None:
     recognizer, whisper = await loaded()
     whisper.says = [["the weather? "] * 2, ["the weather?"]]
     assert await recognizer.transcribe(speech(2)) == Transcript("the weather?", "en")
+    assert whisper.windows == [4, 30]
+
+
+async def test_unlikely_text_is_decoded_again_in_the_full_window() -> None:
+    recognizer, whisper = await loaded()
+    whisper.scores = [-1.5, -0.5]
+    whisper.says = [["Yes"], ["Yes."]]
+    assert (await recognizer.transcribe(speech(0.5))).text == "Yes."
     assert whisper.windows == [4, 30]
 
 

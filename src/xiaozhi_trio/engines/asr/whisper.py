@@ -215,7 +215,9 @@ class WhisperRecognizer:
             return None
         window = max(SHORTEST_WINDOW, len(samples) / LISTENING_RATE + TAIL)
         decoded = self._decode(model, samples, window, self._settings.languages)
-        if decoded.is_doubtful and window < FULL_WINDOW and not stop.is_set:
+        # Of one short word either may come: a loop, or the word with no confidence in it.
+        doubts = decoded.is_doubtful or decoded.is_made_up
+        if doubts and window < FULL_WINDOW and not stop.is_set:
             again = self._decode(model, samples, FULL_WINDOW, (decoded.language,))
             decoded = (
                 again if not again.is_made_up else again.said_once or decoded.said_once or again
