@@ -161,6 +161,7 @@ async def test_cancellation_interrupts_the_run(
     synthesizer: KokoroSynthesizer, model: FakeModel
 ) -> None:
     model.may_run.clear()
+    model.running.clear()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(chunks_of, synthesizer, "你好")
         assert await trio.to_thread.run_sync(model.running.wait, PATIENCE)
