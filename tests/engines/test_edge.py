@@ -124,13 +124,14 @@ async def in_a_nursery_that_fails_to_close() -> AsyncIterator[str]:
         nursery.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def drops_errors() -> AsyncIterator[str]:
-    # What an engine of somebody else may do.
-    try:
-        yield "hello"
-    except BaseException:  # noqa: BLE001
-        return
+class DropsErrors:
+    """What an engine of somebody else may do."""
+
+    async def __aenter__(self) -> str:
+        return "hello"
+
+    async def __aexit__(self, *_: object) -> bool:
+        return True
 
 
 @asynccontextmanager
@@ -181,15 +182,13 @@ async def test_an_error_of_the_block_passes_as_it_is(manager) -> None:
     assert caught.value is error
 
 
-@pytest.mark.parametrize(
-    "manager", [fails_to_close, in_a_nursery_that_fails_to_close, drops_errors]
-)
+@pytest.mark.parametrize("manager", [fails_to_close, in_a_nursery_that_fails_to_close, DropsErrors])
 async def test_a_bug_while_an_error_passes_is_told(manager) -> None:
     with pytest.raises(EngineBug):
         await left(manager, trio.BrokenResourceError())
 
 
-@pytest.mark.parametrize("manager", [whole, in_a_nursery, drops_errors])
+@pytest.mark.parametrize("manager", [whole, in_a_nursery, DropsErrors])
 async def test_a_cancellation_passes_through_the_block(manager) -> None:
     with trio.CancelScope() as scope:
         async with EngineBlock("parrot", manager, step="the request"):

@@ -205,6 +205,17 @@ async def test_encrypted_members_are_refused(client: ScriptedClient, folder: Pat
         await PackageCarrier(client).fetch(order_for(LITTLE, folder))
 
 
+async def test_members_of_an_unknown_version_are_refused(
+    client: ScriptedClient, folder: Path
+) -> None:
+    data = bytearray(wheel({"p/small": SMALL}, zipfile.ZIP_STORED))
+    data[data.index(b"PK\x01\x02") + 6] = 99
+    client.stock("part-1", bytes(data))
+
+    with pytest.raises(SourceError, match=r"damaged: .* version 9\.9"):
+        await PackageCarrier(client).fetch(order_for(LITTLE, folder))
+
+
 async def test_a_damaged_member_does_not_keep_the_others(
     client: ScriptedClient, folder: Path
 ) -> None:

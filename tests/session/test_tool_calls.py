@@ -134,8 +134,8 @@ async def test_several_calls_are_made_in_order(autojump_clock, meet) -> None:
     ]
 
 
-async def test_a_call_that_was_only_a_guess_is_never_made(autojump_clock, meet) -> None:
-    t, tools = await meet([LOUDER], ["Done."], asr=ScriptedRecognizer("Loud", "Louder, please."))
+async def go_on_after_a_guess(t: Any) -> None:
+    """Speak, pause until the language model was asked, speak on and hear the reply."""
     await t.device.listen("auto")
     await t.device.speak(0.8)
     await t.device.silence(0.4)
@@ -143,6 +143,11 @@ async def test_a_call_that_was_only_a_guess_is_never_made(autojump_clock, meet) 
     await t.device.speak(0.8)
     await t.device.silence(1.4)
     await t.device.wait_for("tts stop")
+
+
+async def test_a_call_that_was_only_a_guess_is_never_made(autojump_clock, meet) -> None:
+    t, tools = await meet([LOUDER], ["Done."], asr=ScriptedRecognizer("Loud", "Louder, please."))
+    await go_on_after_a_guess(t)
     assert len(t.llm.dialogues) == 2
     assert not tools.calls
     assert shown(t) == ["Done."]
@@ -275,13 +280,7 @@ async def test_its_own_farewell_is_enough(autojump_clock, meet) -> None:
 
 async def test_a_guess_does_not_hang_up(autojump_clock, meet) -> None:
     t, _ = await meet([HANG_UP], ["Yes?"], asr=ScriptedRecognizer("Sleep", "Sleep is a word."))
-    await t.device.listen("auto")
-    await t.device.speak(0.8)
-    await t.device.silence(0.4)
-    assert len(t.llm.dialogues) == 1
-    await t.device.speak(0.8)
-    await t.device.silence(1.4)
-    await t.device.wait_for("tts stop")
+    await go_on_after_a_guess(t)
     await trio.sleep(5)
     assert t.closing is None
     assert shown(t) == ["Yes?"]

@@ -49,15 +49,15 @@ _ERROR_BYTES = 1 << 16
 _REASON_CHARACTERS = 400
 
 
-# What `zipfile` lets through for archives that are damaged or not as wheels are made. It raises
-# NotImplementedError where an archive names a compression, an encryption or a version that it
-# does not know, which a damaged one does at random.
+# What `zipfile` lets through for archives that are damaged or not as wheels are made. A damaged
+# one may call a member encrypted, or compressed in a way or made by a version that is unknown;
+# RuntimeError stands for all of these.
 _WHEEL_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
+    RuntimeError,
     UnicodeDecodeError,
 )
 
