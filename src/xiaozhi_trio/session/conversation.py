@@ -544,8 +544,6 @@ class Conversation:
         spoke = self._interrupt(
             Interruption.WAKE_WORD if called else Interruption.ABORT, plays_on=not called
         )
-        # A reply that is over for us may still wait for a slow network.
-        self._tools.outbox.withdraw(self._turns)
         if not spoke:
             self._tools.outbox.post(TtsStop())
         if self._mode is ListenMode.REALTIME:

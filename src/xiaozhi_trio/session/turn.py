@@ -144,7 +144,7 @@ class Turn:
         self._speaking = Speaking(tools.outbox, number)
         self._playout: Playout | None = None
         self._clearance = Clearance()
-        """The device was told `tts start`, and the history what was asked."""
+        """Of tools that do something; not before the history holds what was asked."""
         self._tool_calls: ToolCalls | None = None
         self._failures: dict[str, EngineError] = {}
         self._asked = ""
